@@ -1,0 +1,45 @@
+# `make help` lists what there is. Every target sets up what it needs by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint types unit format reproduce clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
+
+setup: $(VENV)/.complete ## make the virtual environment .venv and install (skipped when nothing changed)
+
+$(VENV)/.complete: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "expected Python 3.11 or newer, found $$($(PYTHON) --version); set PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: setup ## train the reference CNN on MNIST: experiments/base.py
+	$(BIN)/python -m mmids_cnn.main --config=experiments/base.py
+
+test: lint types unit ## all checks: lint, types, tests
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+format: setup ## format the code and sort its imports
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+
+reproduce: setup ## train experiments/base.py with seeds 0 to 4, record the results, write the README's tables
+	$(BIN)/python -m tests.benchmarks.reproduce
+
+clean: ## remove the virtual environment and what tools left behind; runs/ and data stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

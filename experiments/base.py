@@ -1,0 +1,57 @@
+"""The reference recipe: MNIST, a CNN of 16,938 parameters, Adam, ten epochs.
+
+Source: "Mathematical Methods in Data Science" (S. Roch, UW-Madison, 2020), notebook on multiclass
+classification. Expected test accuracy: see the README's table (about 0.990).
+
+    python -m mmids_cnn.main --config=experiments/base.py
+
+This file is the whole configuration tree. Other experiments start from it and change a few leaves; on the
+command line every leaf is an override, `--config.optimizer.learning_rate=3e-4`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the complete configuration of the reference recipe."""
+    config = ConfigDict()
+    config.seed = 0  # the one seed: initial weights and order of examples; 0 to 2**32 - 1
+    config.num_epochs = 10  # passes over the training split; >= 1
+    config.batch_size = 128  # images a step; >= 1; the last, smaller batch of an epoch is kept
+
+    config.dataset = ConfigDict()
+    config.dataset.name = "mnist"  # a TFDS name, or any name for the set in `archives`
+    config.dataset.data_dir = ""  # where TFDS keeps prepared data; "" is TFDS's own default
+    config.dataset.archives = ""  # folder of IDX archives (gzip or plain); "" is the shipped MNIST
+    config.dataset.validation_examples = 0  # held out from the end of the training split; >= 0
+    config.dataset.placement = "auto"  # "resident" on the device, "streamed" to it, or "auto" by size
+
+    config.model = ConfigDict()
+    config.model.channels = (16, 32, 32)  # output channels of each convolution block; each >= 1
+    config.model.kernel_size = 3  # side of the square kernels, pixels; odd, >= 1
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"  # "adam", "adamw" or "sgd" (b1 is then the momentum)
+    config.optimizer.learning_rate = 1e-3  # the peak, where a schedule changes it; > 0
+    config.optimizer.b1 = 0.9  # decay of the mean of gradients; 0 <= b1 < 1
+    config.optimizer.b2 = 0.999  # decay of the mean of squared gradients; 0 <= b2 < 1
+    config.optimizer.eps = 1e-8  # added to the denominator; > 0
+    config.optimizer.weight_decay = 0.0  # decoupled, for "adamw" alone; >= 0
+    config.optimizer.schedule = "constant"  # "constant", "cosine" or "one_cycle", over all epochs
+    config.optimizer.warmup_fraction = 0.0  # part of all steps with rising rate; 0 <= f < 1
+
+    config.train = ConfigDict()
+    config.train.label_smoothing = 0.0  # mass spread evenly over all classes; 0 <= s < 1
+    config.train.precision = "float32"  # of matrix products: "float32", "tensorfloat32" or "bfloat16"
+    config.train.on_nonfinite = "stop"  # a loss that is not finite: "stop", or "skip" that step
+
+    config.eval = ConfigDict()
+    config.eval.every_epochs = 1  # evaluate after every N epochs; 0: only at the end
+    config.eval.every_seconds = 0.0  # and at most once in S seconds while training; 0: not by time
+    config.eval.batch_size = 1000  # images scored at a time; >= 1; changes speed, never the count
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_epochs = 1  # save after every N epochs; 0: only at the end
+    config.checkpoint.every_seconds = 0.0  # and at most once in S seconds; 0: not by time
+    config.checkpoint.keep = 3  # newest checkpoints kept, beside the best one; >= 1
+    return config

@@ -1,0 +1,221 @@
+"""The configuration of one experiment: frozen dataclasses, and `resolve`, which makes and checks them.
+
+`experiments/base.py` explains every leaf. Nothing here knows JAX, so that a bad value is answered at once.
+"""
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mmids_cnn.errors import ConfigError
+
+
+def _leaf(expects: str, holds: Callable[[Any], bool], *, changes_result: bool = True) -> Any:
+    """A field with its rule; `changes_result=False` marks what a resumed run may set differently."""
+    return dataclasses.field(
+        metadata={"expects": expects, "holds": holds, "changes_result": changes_result}
+    )
+
+
+def _one_of(*names: str) -> Any:
+    return _leaf("one of " + ", ".join(map(repr, names)), lambda value: value in names)
+
+
+def _text(expects: str) -> Any:
+    return _leaf(expects, lambda value: "\0" not in value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Which data set, where it lies, and how much of its training split is held out."""
+
+    name: str = _leaf("a name", lambda value: bool(value.strip()))
+    data_dir: str = _text("a folder, or '' for TFDS's default")
+    archives: str = _text("a folder of IDX archives, or ''")
+    validation_examples: int = _leaf("an integer >= 0", lambda value: value >= 0)
+    placement: str = _one_of("auto", "resident", "streamed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The shape of the network."""
+
+    channels: tuple[int, ...] = _leaf(
+        "a non-empty tuple of integers >= 1, such as (16, 32, 32)",
+        lambda value: len(value) > 0 and all(c >= 1 for c in value),
+    )
+    kernel_size: int = _leaf("an odd integer >= 1", lambda value: value >= 1 and value % 2 == 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """The optimizer, its hyperparameters and the schedule of its learning rate."""
+
+    name: str = _one_of("adam", "adamw", "sgd")
+    learning_rate: float = _leaf("a finite number > 0", lambda value: value > 0)
+    b1: float = _leaf("a number with 0 <= b1 < 1", lambda value: 0 <= value < 1)
+    b2: float = _leaf("a number with 0 <= b2 < 1", lambda value: 0 <= value < 1)
+    eps: float = _leaf("a finite number > 0", lambda value: value > 0)
+    weight_decay: float = _leaf("a finite number >= 0", lambda value: value >= 0)
+    schedule: str = _one_of("constant", "cosine", "one_cycle")
+    warmup_fraction: float = _leaf("a number with 0 <= f < 1", lambda value: 0 <= value < 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """The loss, the arithmetic, and what to do when it breaks down."""
+
+    label_smoothing: float = _leaf("a number with 0 <= s < 1", lambda value: 0 <= value < 1)
+    precision: str = _one_of("float32", "tensorfloat32", "bfloat16")
+    on_nonfinite: str = _one_of("stop", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """When to evaluate, and how many images at a time."""
+
+    every_epochs: int = _leaf("an integer >= 0", lambda value: value >= 0, changes_result=False)
+    every_seconds: float = _leaf(
+        "a finite number of seconds >= 0", lambda value: value >= 0, changes_result=False
+    )
+    batch_size: int = _leaf("an integer >= 1", lambda value: value >= 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When to save, and how many checkpoints to keep."""
+
+    every_epochs: int = _leaf("an integer >= 0", lambda value: value >= 0, changes_result=False)
+    every_seconds: float = _leaf(
+        "a finite number of seconds >= 0", lambda value: value >= 0, changes_result=False
+    )
+    keep: int = _leaf("an integer >= 1", lambda value: value >= 1, changes_result=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One experiment, complete and checked."""
+
+    seed: int = _leaf("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
+    num_epochs: int = _leaf("an integer >= 1", lambda value: value >= 1)
+    batch_size: int = _leaf("an integer >= 1", lambda value: value >= 1)
+    dataset: Dataset
+    model: Model
+    optimizer: Optimizer
+    train: Train
+    eval: Eval
+    checkpoint: Checkpoint
+
+
+def resolve(config: Mapping[str, Any]) -> Experiment:
+    """Makes the frozen `Experiment` out of a `ConfigDict` or a nested dict, checking every leaf.
+
+    Args:
+      config: the whole tree, as `get_config()` of an experiment file returns it.
+
+    Returns:
+      The experiment; equal trees give equal (and hashable) experiments.
+
+    Raises:
+      ConfigError: a leaf is unknown, missing, of the wrong type or out of range; the message names it.
+    """
+    experiment = _build(Experiment, config, "")
+    optimizer = experiment.optimizer
+    if optimizer.weight_decay > 0 and optimizer.name != "adamw":
+        raise ConfigError(
+            f"config.optimizer.weight_decay: expected 0 with optimizer {optimizer.name!r}, got "
+            f"{optimizer.weight_decay}; set --config.optimizer.name=adamw to use weight decay"
+        )
+    return experiment
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of a config tree (dataclass or mapping) by dotted name, in the tree's order."""
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        items: Iterable[tuple[str, Any]] = vars(tree).items()
+    else:
+        items = tree.items()
+    leaves: dict[str, Any] = {}
+    for name, value in items:
+        if dataclasses.is_dataclass(value) or isinstance(value, Mapping) or hasattr(value, "items"):
+            leaves |= flatten(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain nested dicts, fit for JSON; `resolve` is the inverse."""
+    return dataclasses.asdict(experiment)
+
+
+def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Leaves that differ and change a run's result, by dotted name, as (old value, new value)."""
+    before, after = flatten(old), flatten(new)
+    fixed = _changing_leaves(Experiment)
+    return {k: (before[k], after[k]) for k in before if k in fixed and before[k] != after[k]}
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The hint of an error about an unknown name: the nearest valid one, if any, and the list."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not close and "." not in name:  # a leaf named without its section
+        close = [full for full in names if full.split(".")[-1] == name]
+    guess = f"did you mean {close[0]}? " if close else ""
+    return f"{guess}valid names: {', '.join(names)}"
+
+
+def _changing_leaves(cls: type, prefix: str = "") -> set[str]:
+    names: set[str] = set()
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[field.name]):
+            names |= _changing_leaves(hints[field.name], f"{prefix}{field.name}.")
+        elif field.metadata["changes_result"]:
+            names.add(prefix + field.name)
+    return names
+
+
+def _build(cls: type, tree: Any, path: str) -> Any:
+    if not hasattr(tree, "items"):
+        raise ConfigError(f"config.{path[:-1]}: expected a section, got {tree!r}")
+    given = dict(tree.items())
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in given:
+        if name not in fields:
+            raise ConfigError(
+                f"config.{path}{name}: unknown; {nearest(path + name, (path + f for f in fields))}"
+            )
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name not in given:
+            raise ConfigError(
+                f"config.{path}{name}: missing; start the experiment from experiments/base.py"
+            )
+        if dataclasses.is_dataclass(hints[name]):
+            values[name] = _build(typing.cast(type, hints[name]), given[name], f"{path}{name}.")
+        else:
+            values[name] = _check(path + name, hints[name], field.metadata, given[name])
+    return cls(**values)
+
+
+def _check(path: str, hint: Any, rule: Mapping[str, Any], value: Any) -> Any:
+    if typing.get_origin(hint) is tuple:
+        value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+        typed = isinstance(value, tuple) and all(type(element) is int for element in value)
+    elif hint is float:
+        value = float(value) if type(value) is int else value
+        typed = type(value) is float and math.isfinite(value)
+    else:
+        typed = type(value) is hint
+    if not typed or not rule["holds"](value):
+        raise ConfigError(
+            f"config.{path}: expected {rule['expects']}, got {value!r}; "
+            f"set --config.{path}=... or change the config file"
+        )
+    return value

@@ -1,0 +1,171 @@
+"""Batches for training, from data on the device or streamed to it: same examples, same order, same step."""
+
+import concurrent.futures
+import functools
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int, Int32
+
+from mmids_cnn import config as config_lib
+from mmids_cnn import data, keys
+from mmids_cnn.train import Batch, TrainState, steps_per_epoch, train_step
+
+_RESIDENT_BYTES = 2**30  # what 'auto' puts on the device at most
+_CHUNK_BYTES = 2**24  # what is streamed at a time, about
+_CHUNK_STEPS = 32  # and at most this many steps of it
+
+
+class Feed(Protocol):
+    """Trains on one split, a number of steps at a time."""
+
+    steps_per_epoch: int
+
+    def compile(self, state: TrainState) -> None:
+        """Compiles the one program that `advance` runs, for states like this one."""
+
+    def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
+        """Takes steps `first` to `first + count - 1` of an epoch; the state passed in is used up."""
+
+
+def make(experiment: config_lib.Experiment, train: data.Split) -> Feed:
+    """The feed that the configuration asks for; 'auto' keeps up to 1 GiB on the device."""
+    placement = experiment.dataset.placement
+    if placement == "auto":
+        placement = "resident" if train.images.nbytes <= _RESIDENT_BYTES else "streamed"
+    return (Resident if placement == "resident" else Streamed)(train, experiment.batch_size)
+
+
+@functools.partial(jax.jit, static_argnames=("num_examples", "batch_size"))
+def epoch_order(
+    seed: Int[Array, ""], epoch: Int[Array, ""], num_examples: int, batch_size: int
+) -> Int32[Array, " padded"]:
+    """A fresh permutation of the examples for each epoch and seed, zeros filling up the last batch."""
+    key = jax.random.fold_in(keys.stream(seed, "order"), epoch)
+    order = jax.random.permutation(key, jnp.arange(num_examples, dtype=jnp.int32))
+    return jnp.pad(order, (0, -num_examples % batch_size))
+
+
+def steps_resident(
+    state: TrainState,
+    images: Array,
+    labels: Array,
+    order: Int32[Array, " padded"],
+    first: Int32[Array, ""],
+    count: Int32[Array, ""],
+    batch_size: int,
+) -> TrainState:
+    """Takes `count` steps from step `first` of an epoch on; `count` is traced, so any piece fits."""
+
+    def body(index: Array, state: TrainState) -> TrainState:
+        start = index * batch_size
+        chosen = lax.dynamic_slice(order, (start,), (batch_size,))
+        valid = start + jnp.arange(batch_size) < len(labels)
+        return train_step(state, Batch(images[chosen], labels[chosen], valid))[0]
+
+    return lax.fori_loop(first, first + count, body, state)
+
+
+def steps_streamed(
+    state: TrainState, batches: Batch, first: Int32[Array, ""], stop: Int32[Array, ""]
+) -> TrainState:
+    """Takes steps on the stacked batches number `first` to `stop - 1`."""
+
+    def body(index: Array, state: TrainState) -> TrainState:
+        return train_step(state, jax.tree.map(lambda stack: stack[index], batches))[0]
+
+    return lax.fori_loop(first, stop, body, state)
+
+
+class Resident:
+    """All examples on the device; a step gathers its batch there."""
+
+    def __init__(self, split: data.Split, batch_size: int) -> None:
+        self.steps_per_epoch = steps_per_epoch(len(split.labels), batch_size)
+        self._batch_size = batch_size
+        self._images, self._labels = jax.device_put(tuple(split))
+        self._order: tuple[int, Any] = (-1, None)
+        self._program: Any = None
+
+    def compile(self, state: TrainState) -> None:
+        """See `Feed`."""
+        program = jax.jit(steps_resident, donate_argnames="state", static_argnames="batch_size")
+        order, zero = self._order_of(state, 0), jnp.int32(0)
+        self._program = program.lower(
+            state, self._images, self._labels, order, zero, zero, batch_size=self._batch_size
+        ).compile()
+
+    def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
+        """See `Feed`."""
+        order = self._order_of(state, epoch)
+        return self._program(
+            state, self._images, self._labels, order, jnp.int32(first), jnp.int32(count)
+        )
+
+    def _order_of(self, state: TrainState, epoch: int) -> Array:
+        if self._order[0] != epoch:
+            order = epoch_order(
+                state.h.seed, jnp.int32(epoch), len(self._labels), self._batch_size
+            )
+            self._order = (epoch, order)
+        return self._order[1]
+
+
+class Streamed:
+    """Examples stay on the host; the next chunk of batches is made and sent while the device works."""
+
+    def __init__(self, split: data.Split, batch_size: int) -> None:
+        self.steps_per_epoch = steps_per_epoch(len(split.labels), batch_size)
+        self._split = split
+        self._batch_size = batch_size
+        batch_bytes = max(1, batch_size * split.images[0].nbytes)
+        self._chunk = max(1, min(_CHUNK_STEPS, self.steps_per_epoch, _CHUNK_BYTES // batch_bytes))
+        self._orders: dict[int, np.ndarray] = {}
+        self._chunks: dict[tuple[int, int], concurrent.futures.Future[Batch]] = {}
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self._program: Any = None
+
+    def compile(self, state: TrainState) -> None:
+        """See `Feed`."""
+        program = jax.jit(steps_streamed, donate_argnames="state")
+        batches, zero = self._take(int(state.h.seed), 0, 0), jnp.int32(0)
+        self._program = program.lower(state, batches, zero, zero).compile()
+
+    def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
+        """See `Feed`."""
+        seed, stop = int(state.h.seed), first + count
+        while first < stop:
+            chunk, inside = divmod(first, self._chunk)
+            taken = min(self._chunk - inside, stop - first)
+            batches = self._take(seed, epoch, chunk)
+            state = self._program(state, batches, jnp.int32(inside), jnp.int32(inside + taken))
+            first += taken
+        return state
+
+    def _take(self, seed: int, epoch: int, chunk: int) -> Batch:
+        """A chunk of an epoch, its successor being made meanwhile; older ones are dropped."""
+        more = (chunk + 1) * self._chunk < self.steps_per_epoch
+        wanted = [(epoch, chunk), (epoch, chunk + 1) if more else (epoch + 1, 0)]
+        for key in wanted:
+            if key not in self._chunks:
+                self._chunks[key] = self._worker.submit(self._make, seed, *key)
+        self._chunks = {key: self._chunks[key] for key in wanted}
+        return self._chunks[wanted[0]].result()
+
+    def _make(self, seed: int, epoch: int, chunk: int) -> Batch:
+        if epoch not in self._orders:
+            order = epoch_order(
+                jnp.uint32(seed), jnp.int32(epoch), len(self._split.labels), self._batch_size
+            )
+            self._orders = {epoch: np.asarray(order)}
+        size = self._chunk * self._batch_size
+        chosen = self._orders[epoch][chunk * size : (chunk + 1) * size]
+        valid = np.arange(chunk * size, (chunk + 1) * size) < len(self._split.labels)
+        chosen = np.concatenate([chosen, np.zeros(size - len(chosen), chosen.dtype)])
+        shape = (self._chunk, self._batch_size)
+        images = self._split.images[chosen].reshape(*shape, *self._split.images.shape[1:])
+        labels = self._split.labels[chosen].reshape(shape)
+        return jax.device_put(Batch(images, labels, valid.reshape(shape)))

@@ -1,0 +1,96 @@
+"""Files that are either whole or not there, and locks that end with the process that holds them."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmids_cnn.errors import FaultError, RunError
+
+_ADVICE = {
+    errno.ENOSPC: "free some space, then give the same command again",
+    errno.EDQUOT: "free some of the quota, then give the same command again",
+    errno.EROFS: "the file system is read-only: name a folder that can be written",
+    errno.EACCES: "name a folder that can be written, or change its permissions",
+    errno.EPERM: "name a folder that can be written, or change its permissions",
+    errno.ENOTDIR: "a part of the path is a file: name another folder",
+    errno.EEXIST: "a file has that name: name another folder",
+    errno.EISDIR: "a folder has that name: remove it or name another place",
+}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON so that a kill or a full disk leaves the old file or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "w") as file:
+            json.dump(content, file, indent=2, allow_nan=True)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; a missing or damaged one is a `RunError` that names it."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{path}: expected a JSON file, found none") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path}: expected a JSON file, found {error}") from None
+
+
+@contextlib.contextmanager
+def faults(doing: str) -> Iterator[None]:
+    """Turns an `OSError` raised inside into one line: what was being done, what failed, what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise FaultError(describe(doing, error)) from error
+
+
+def describe(doing: str, error: OSError) -> str:
+    """One line about a failed system call, with advice."""
+    where = f" ({error.filename})" if error.filename else ""
+    advice = _ADVICE.get(error.errno or 0, "see to it, then give the same command again")
+    return f"{doing}: {error.strerror or error}{where}; {advice}"
+
+
+@contextlib.contextmanager
+def lock(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Holds an exclusive lock; the kernel drops it when the process ends, however it ends.
+
+    Args:
+      path: the lock file; it stays, and names its last holder.
+      waiting: called with the holder's name, once, before waiting for it; None refuses instead.
+
+    Raises:
+      RunError: another process holds the lock, and `waiting` is None.
+    """
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            if waiting is None:
+                raise RunError(
+                    f"{path.parent}: expected no other run here, found {holder} at work; "
+                    "wait for it, or name another folder with --workdir"
+                ) from None
+            waiting(holder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        command = " ".join(sys.argv)[:200]
+        file.write(f"process {os.getpid()} on {socket.gethostname()} ({command})\n")
+        file.flush()
+        yield

@@ -1,0 +1,16 @@
+"""Named streams of random keys, all derived from the one seed.
+
+A stream is `fold_in(key(seed), its id)`, an element of it `fold_in(stream, index)`. Keys are never split:
+`split(key, n)[i]` equals `fold_in(key, i)` bit for bit, so that doing both would reuse randomness.
+"""
+
+import jax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+# Ids are part of what makes a run reproducible: never change or reuse one.
+_STREAMS = {"params": 0, "order": 1}
+
+
+def stream(seed: int | Int[Array, ""], name: str) -> PRNGKeyArray:
+    """The key of a named stream ('params' or 'order') of a seed, 0 to 2**32 - 1."""
+    return jax.random.fold_in(jax.random.key(seed), _STREAMS[name])

@@ -1,0 +1,93 @@
+"""Scores all examples of a split: none dropped, none counted twice, however the batch size divides them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int32
+
+from mmids_cnn import data, metrics, model
+
+_RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
+
+
+def add_slice(
+    params: model.Params,
+    sums: metrics.Sums,
+    images: Array,
+    labels: Array,
+    start: Int32[Array, ""],
+    counted: Int32[Array, ""],
+    network: model.ConvNet,
+    size: int,
+) -> metrics.Sums:
+    """Adds the examples from `start` on, `size` of them, to the sums, but for those before `counted`."""
+    x = lax.dynamic_slice_in_dim(images, start, size)
+    y = lax.dynamic_slice_in_dim(labels, start, size)
+    return sums + metrics.sums(model.apply(network, params, x), y, start + jnp.arange(size) >= counted)
+
+
+class Scorer:
+    """Scores some splits with any parameters of one network."""
+
+    def __init__(
+        self, network: model.ConvNet, splits: Mapping[str, data.Split], batch_size: int
+    ) -> None:
+        self._network = network
+        self._splits = dict(splits)
+        self._size = {name: min(batch_size, len(s.labels)) for name, s in splits.items()}
+        for name, split in splits.items():
+            if split.images.nbytes <= _RESIDENT_BYTES:
+                self._splits[name] = jax.device_put(split)
+        self._programs: dict[str, Any] = {}
+
+    def compile(self, params: model.Params) -> None:
+        """Compiles a program for each split, for parameters like these."""
+        program = jax.jit(add_slice, static_argnames=("network", "size"))
+        for name, size in self._size.items():
+            arrays, zero = self._slices(name, 0), jnp.int32(0)
+            self._programs[name] = program.lower(
+                params, metrics.Sums.zero(), *arrays, zero, zero, network=self._network, size=size
+            ).compile()
+
+    def __call__(self, params: model.Params) -> dict[str, metrics.Sums]:
+        """Sums over all examples of each split."""
+        if not self._programs:
+            self.compile(params)
+        return {name: self._score(name, params) for name in self._splits}
+
+    def _score(self, name: str, params: model.Params) -> metrics.Sums:
+        size, count = self._size[name], len(self._splits[name].labels)
+        resident = isinstance(self._splits[name].images, jax.Array)
+        sums = metrics.Sums.zero()
+        for counted in range(0, count, size):
+            start = min(counted, count - size)  # the last slice reaches back over counted examples
+            images, labels = self._slices(name, start)
+            offset = 0 if resident else start
+            sums = self._programs[name](
+                params, sums, images, labels, jnp.int32(start - offset), jnp.int32(counted - offset)
+            )
+        return jax.block_until_ready(sums)
+
+    def _slices(self, name: str, start: int) -> tuple[Any, Any]:
+        images, labels = self._splits[name]
+        if isinstance(images, jax.Array):
+            return images, labels
+        size = self._size[name]
+        return jax.device_put((images[start : start + size], labels[start : start + size]))
+
+
+def logits(
+    network: model.ConvNet, params: model.Params, images: np.ndarray, batch_size: int = 1000
+) -> Float[np.ndarray, "n classes"]:
+    """Logits of all images, computed `batch_size` at a time."""
+    program = jax.jit(model.apply, static_argnames="network")
+    parts = []
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        padding = [(0, min(batch_size, len(images)) - len(part))] + [(0, 0)] * (images.ndim - 1)
+        parts.append(np.asarray(program(network, params, np.pad(part, padding)))[: len(part)])
+    return np.concatenate(parts)

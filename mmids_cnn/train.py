@@ -1,0 +1,128 @@
+"""Training as pure functions of its state: `init_state` and `train_step`."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Int32, UInt8
+
+from mmids_cnn import config as config_lib
+from mmids_cnn import data, keys, losses, metrics, model, optimizer
+
+
+class Batch(NamedTuple):
+    """Examples of one step; where `valid` is false the example is padding and counts for nothing."""
+
+    images: UInt8[Array, "n h w c"]
+    labels: Int32[Array, " n"]
+    valid: Bool[Array, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is compiled into a step: everything that is not a traced number."""
+
+    network: model.ConvNet
+    optimizer: str
+    schedule: str
+    total_steps: int  # what a schedule spans; 0 where it is constant, so that longer runs share a program
+    skip_nonfinite: bool
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that training carries from step to step."""
+
+    step: Int32[Array, ""]  # steps taken
+    params: model.Params
+    opt_state: optax.OptState
+    sums: metrics.Sums  # of the training examples of the current epoch, as they were seen
+    nonfinite: Int32[Array, ""]  # steps whose loss or gradient was not finite
+    h: optimizer.Hyperparams
+    recipe: Recipe = flax.struct.field(pytree_node=False)
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Steps that see every example once: the last one may be smaller."""
+    return -(-num_examples // batch_size)
+
+
+def init_state(experiment: config_lib.Experiment, dataset: data.Dataset) -> TrainState:
+    """The state before the first step.
+
+    Raises:
+      ConfigError: the network does not fit the images.
+    """
+    network = model.make(experiment.model, dataset.image_shape, dataset.num_classes)
+    settings = experiment.optimizer
+    epoch = steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
+    timeless = settings.schedule == "constant" and settings.warmup_fraction == 0
+    recipe = Recipe(
+        network=network,
+        optimizer=settings.name,
+        schedule=settings.schedule,
+        total_steps=0 if timeless else epoch * experiment.num_epochs,
+        skip_nonfinite=experiment.train.on_nonfinite == "skip",
+    )
+    return _init(recipe, optimizer.hyperparams(experiment), dataset.image_shape)
+
+
+def init_from(
+    recipe: Recipe, h: optimizer.Hyperparams, image_shape: tuple[int, ...]
+) -> TrainState:
+    """The state before the first step, of a recipe and its numbers; may be mapped over `h` by `vmap`."""
+    params = model.init(recipe.network, keys.stream(h.seed, "params"), image_shape)
+    opt_state = optimizer.make(recipe.optimizer, h, h.learning_rate).init(params)
+    zero = jnp.int32(0)
+    return TrainState(zero, params, opt_state, metrics.Sums.zero(), zero, h, recipe)
+
+
+_init = jax.jit(init_from, static_argnames=("recipe", "image_shape"))
+
+
+def begin_epoch(state: TrainState) -> TrainState:
+    """The state with the sums of the epoch before set back to zero."""
+    return state.replace(sums=metrics.Sums.zero())
+
+
+def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sums]:
+    """One step of the optimizer on the mean loss of a batch's valid examples.
+
+    A step whose loss or gradient is not finite changes no parameter. It is counted, and skipped where the
+    recipe says so; otherwise the state stays as it is from then on, `step` naming the step that failed.
+
+    Args:
+      state: before the step.
+      batch: the examples.
+
+    Returns:
+      The state after the step, and the batch's sums, taken with the parameters before it.
+    """
+    h, recipe = state.h, state.recipe
+
+    def loss_fn(params: model.Params) -> tuple[Any, metrics.Sums]:
+        logits = model.apply(recipe.network, params, batch.images)
+        each = losses.cross_entropy(logits, batch.labels, h.label_smoothing)
+        mean = jnp.where(batch.valid, each, 0).sum() / batch.valid.sum()
+        return mean, metrics.sums(logits, batch.labels, batch.valid)
+
+    (loss, sums), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((loss, gradient))]).all()
+    rate = optimizer.learning_rate(recipe.schedule, recipe.total_steps, h, state.step)
+    updates, opt_state = optimizer.make(recipe.optimizer, h, rate).update(
+        gradient, state.opt_state, state.params
+    )
+    proposed = state.replace(
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        sums=state.sums + sums,
+    )
+    accept = finite if recipe.skip_nonfinite else finite & (state.nonfinite == 0)
+    state = jax.tree.map(lambda new, old: jnp.where(accept, new, old), proposed, state)
+    advance = accept | recipe.skip_nonfinite
+    return state.replace(
+        step=state.step + advance.astype(jnp.int32),
+        nonfinite=state.nonfinite + (~finite).astype(jnp.int32),
+    ), sums

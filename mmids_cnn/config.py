@@ -15,9 +15,7 @@ from mmids_cnn.errors import ConfigError
 
 def _leaf(expects: str, holds: Callable[[Any], bool], *, changes_result: bool = True) -> Any:
     """A field with its rule; `changes_result=False` marks what a resumed run may set differently."""
-    return dataclasses.field(
-        metadata={"expects": expects, "holds": holds, "changes_result": changes_result}
-    )
+    return dataclasses.field(metadata={"expects": expects, "holds": holds, "changes_result": changes_result})
 
 
 def _one_of(*names: str) -> Any:
@@ -28,7 +26,7 @@ def _text(expects: str) -> Any:
     return _leaf(expects, lambda value: "\0" not in value)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Which data set, where it lies, and how much of its training split is held out."""
 
@@ -39,7 +37,7 @@ class Dataset:
     placement: str = _one_of("auto", "resident", "streamed")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
     """The shape of the network."""
 
@@ -50,7 +48,7 @@ class Model:
     kernel_size: int = _leaf("an odd integer >= 1", lambda value: value >= 1 and value % 2 == 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """The optimizer, its hyperparameters and the schedule of its learning rate."""
 
@@ -64,7 +62,7 @@ class Optimizer:
     warmup_fraction: float = _leaf("a number with 0 <= f < 1", lambda value: 0 <= value < 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
     """The loss, the arithmetic, and what to do when it breaks down."""
 
@@ -73,7 +71,7 @@ class Train:
     on_nonfinite: str = _one_of("stop", "skip")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval:
     """When to evaluate, and how many images at a time."""
 
@@ -84,7 +82,7 @@ class Eval:
     batch_size: int = _leaf("an integer >= 1", lambda value: value >= 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """When to save, and how many checkpoints to keep."""
 
@@ -95,7 +93,7 @@ class Checkpoint:
     keep: int = _leaf("an integer >= 1", lambda value: value >= 1, changes_result=False)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One experiment, complete and checked."""
 
@@ -194,9 +192,7 @@ def _build(cls: type, tree: Any, path: str) -> Any:
     values = {}
     for name, field in fields.items():
         if name not in given:
-            raise ConfigError(
-                f"config.{path}{name}: missing; start the experiment from experiments/base.py"
-            )
+            raise ConfigError(f"config.{path}{name}: missing; start the experiment from experiments/base.py")
         if dataclasses.is_dataclass(hints[name]):
             values[name] = _build(typing.cast(type, hints[name]), given[name], f"{path}{name}.")
         else:

@@ -46,9 +46,7 @@ class Dataset:
         return self.splits["train"].images.shape[1:]
 
 
-def load(
-    config: config_lib.Dataset, report: cache.Report = lambda what, done, total: None
-) -> Dataset:
+def load(config: config_lib.Dataset, report: cache.Report = lambda what, done, total: None) -> Dataset:
     """Loads a data set, preparing it the first time, and again if its cache was damaged.
 
     Args:
@@ -105,9 +103,7 @@ def _hold_out(train: Split, count: int) -> dict[str, Split]:
     }
 
 
-def _source(
-    config: config_lib.Dataset, root: Path, report: cache.Report
-) -> tuple[str, Callable[[], Any]]:
+def _source(config: config_lib.Dataset, root: Path, report: cache.Report) -> tuple[str, Callable[[], Any]]:
     """A name for the data's content, and a function that makes the TFDS builder to prepare and read it."""
     name = config.name.replace("/", "-").replace(":", "-")
     if config.archives or config.name == "mnist":

@@ -101,15 +101,11 @@ class Resident:
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
         order = self._order_of(state, epoch)
-        return self._program(
-            state, self._images, self._labels, order, jnp.int32(first), jnp.int32(count)
-        )
+        return self._program(state, self._images, self._labels, order, jnp.int32(first), jnp.int32(count))
 
     def _order_of(self, state: TrainState, epoch: int) -> Array:
         if self._order[0] != epoch:
-            order = epoch_order(
-                state.h.seed, jnp.int32(epoch), len(self._labels), self._batch_size
-            )
+            order = epoch_order(state.h.seed, jnp.int32(epoch), len(self._labels), self._batch_size)
             self._order = (epoch, order)
         return self._order[1]
 
@@ -157,9 +153,7 @@ class Streamed:
 
     def _make(self, seed: int, epoch: int, chunk: int) -> Batch:
         if epoch not in self._orders:
-            order = epoch_order(
-                jnp.uint32(seed), jnp.int32(epoch), len(self._split.labels), self._batch_size
-            )
+            order = epoch_order(jnp.uint32(seed), jnp.int32(epoch), len(self._split.labels), self._batch_size)
             self._orders = {epoch: np.asarray(order)}
         size = self._chunk * self._batch_size
         chosen = self._orders[epoch][chunk * size : (chunk + 1) * size]
@@ -168,4 +162,4 @@ class Streamed:
         shape = (self._chunk, self._batch_size)
         images = self._split.images[chosen].reshape(*shape, *self._split.images.shape[1:])
         labels = self._split.labels[chosen].reshape(shape)
-        return jax.device_put(Batch(images, labels, valid.reshape(shape)))
+        return Batch(*jax.device_put((images, labels, valid.reshape(shape))))

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: expected a JSON file, found none") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RunError(f"{path}: expected a JSON file, found {error}") from None
+
+
+def writable(folder: Path) -> bool:
+    """Whether a file can be made in a folder, tried out: permissions alone do not tell (read-only disks)."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

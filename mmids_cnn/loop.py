@@ -90,7 +90,7 @@ def fit(
                 row = _row(step, step / per_epoch, state, scorer)
             cadence.last = time.monotonic()
         scored = False
-        yield Point(state, step, step / per_epoch, row, seconds, images)
+        yield Point(state, step, step / per_epoch, row, dataclasses.replace(seconds), images)
         if step >= cadence.last_step:
             return
         epoch, first = divmod(step, per_epoch)
@@ -101,9 +101,7 @@ def fit(
                 state = begin_epoch(state)
             state = jax.block_until_ready(batches.advance(state, epoch, first, count))
         rate = count / (time.perf_counter() - started)
-        images += min((first + count) * experiment.batch_size, num_examples) - (
-            first * experiment.batch_size
-        )
+        images += min((first + count) * experiment.batch_size, num_examples) - (first * experiment.batch_size)
         step += count
         _require_finite(state, per_epoch)
 
@@ -126,9 +124,7 @@ class _Cadence:
         return bool(every_seconds) and time.monotonic() - self.last >= every_seconds
 
 
-def _row(
-    step: int, epoch: float, state: train.TrainState, scorer: score.Scorer
-) -> dict[str, float | int]:
+def _row(step: int, epoch: float, state: train.TrainState, scorer: score.Scorer) -> dict[str, float | int]:
     row: dict[str, float | int] = {"step": step, "epoch": epoch}
     if int(state.sums.count):
         row |= state.sums.means("train")

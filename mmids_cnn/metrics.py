@@ -1,8 +1,9 @@
 """Metrics as sums and counts, merged by addition and divided once; labels to unit vectors and back."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import flax.struct
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32, Num
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, Int, Int32, Num
 from mmids_cnn.losses import cross_entropy
 
 
-class Sums(NamedTuple):
+class Sums(flax.struct.PyTreeNode):
     """What has been summed over some examples; two of them merge by addition of their fields."""
 
     loss: Float[Array, ""]  # nats
@@ -22,9 +23,9 @@ class Sums(NamedTuple):
         """Sums over no example."""
         return cls(jnp.float32(0), jnp.int32(0), jnp.int32(0))
 
-    def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override]
+    def __add__(self, other: "Sums") -> "Sums":
         """Sums over the examples of both."""
-        return Sums(*(a + b for a, b in zip(self, other, strict=True)))
+        return Sums(self.loss + other.loss, self.correct + other.correct, self.count + other.count)
 
     def means(self, split: str) -> dict[str, float | int]:
         """Mean loss, accuracy (a fraction in [0, 1]) and count, under `<split>/<name>`."""
@@ -36,9 +37,7 @@ class Sums(NamedTuple):
         }
 
 
-def sums(
-    logits: Float[Array, "n classes"], labels: Int32[Array, " n"], valid: Num[Array, " n"]
-) -> Sums:
+def sums(logits: Float[Array, "n classes"], labels: Int32[Array, " n"], valid: Num[Array, " n"]) -> Sums:
     """Loss, correct answers and count over the examples where `valid` is not zero."""
     valid = valid.astype(bool)
     correct = (jnp.argmax(logits, axis=-1) == labels) & valid

@@ -41,11 +41,13 @@ class ConvNet(nn.Module):
       channels: output channels of each block.
       kernel_size: side of the kernels, pixels.
       num_classes: number of logits.
+      precision: of matrix products and convolutions, as in `jax.default_matmul_precision`.
     """
 
     channels: tuple[int, ...]
     kernel_size: int
     num_classes: int
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, images: UInt8[Array, "n h w c"]) -> Float[Array, "n classes"]:
@@ -65,14 +67,13 @@ class Layer(NamedTuple):
     parameters: int
 
 
-def make(
-    config: config_lib.Model, image_shape: tuple[int, ...], num_classes: int
-) -> ConvNet:
-    """The network for a data set.
+def make(experiment: config_lib.Experiment, image_shape: tuple[int, ...], num_classes: int) -> ConvNet:
+    """The network of an experiment for a data set's images and classes.
 
     Raises:
       ConfigError: the images are too small for so many poolings.
     """
+    config = experiment.model
     side, depth = min(image_shape[:2]), len(config.channels)
     if side < POOL**depth:
         raise ConfigError(
@@ -80,7 +81,7 @@ def make(
             f"{image_shape[0]}x{image_shape[1]} pixels (each block halves them), got {depth}: "
             f"{config.channels}; shorten --config.model.channels"
         )
-    return ConvNet(config.channels, config.kernel_size, num_classes)
+    return ConvNet(config.channels, config.kernel_size, num_classes, experiment.train.precision)
 
 
 def init(network: ConvNet, key: PRNGKeyArray, image_shape: tuple[int, ...]) -> Params:
@@ -91,7 +92,9 @@ def init(network: ConvNet, key: PRNGKeyArray, image_shape: tuple[int, ...]) -> P
 
 def apply(network: ConvNet, params: Params, images: UInt8[Array, "n h w c"]) -> Float[Array, "n classes"]:
     """Logits, for losses and decisions."""
-    return network.apply({"params": params}, images)
+    with jax.default_matmul_precision(network.precision):
+        logits: Any = network.apply({"params": params}, images)
+    return logits
 
 
 def predict_proba(
@@ -100,7 +103,12 @@ def predict_proba(
     """Class probabilities of one image or of a batch; each row sums to 1."""
     if images.ndim == 3:
         return predict_proba(network, params, images[None])[0]
-    return jax.nn.softmax(apply(network, params, images))
+    return softmax(apply(network, params, images))
+
+
+def softmax(logits: Float[Array, "*n classes"]) -> Float[Array, "*n classes"]:
+    """Probabilities of logits; each row sums to 1."""
+    return jax.nn.softmax(logits)
 
 
 def table(network: ConvNet, image_shape: tuple[int, ...]) -> list[Layer]:

@@ -33,9 +33,7 @@ def add_slice(
 class Scorer:
     """Scores some splits with any parameters of one network."""
 
-    def __init__(
-        self, network: model.ConvNet, splits: Mapping[str, data.Split], batch_size: int
-    ) -> None:
+    def __init__(self, network: model.ConvNet, splits: Mapping[str, data.Split], batch_size: int) -> None:
         self._network = network
         self._splits = dict(splits)
         self._size = {name: min(batch_size, len(s.labels)) for name, s in splits.items()}

@@ -55,7 +55,7 @@ def init_state(experiment: config_lib.Experiment, dataset: data.Dataset) -> Trai
     Raises:
       ConfigError: the network does not fit the images.
     """
-    network = model.make(experiment.model, dataset.image_shape, dataset.num_classes)
+    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
     settings = experiment.optimizer
     epoch = steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
     timeless = settings.schedule == "constant" and settings.warmup_fraction == 0
@@ -69,9 +69,7 @@ def init_state(experiment: config_lib.Experiment, dataset: data.Dataset) -> Trai
     return _init(recipe, optimizer.hyperparams(experiment), dataset.image_shape)
 
 
-def init_from(
-    recipe: Recipe, h: optimizer.Hyperparams, image_shape: tuple[int, ...]
-) -> TrainState:
+def init_from(recipe: Recipe, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:
     """The state before the first step, of a recipe and its numbers; may be mapped over `h` by `vmap`."""
     params = model.init(recipe.network, keys.stream(h.seed, "params"), image_shape)
     opt_state = optimizer.make(recipe.optimizer, h, h.learning_rate).init(params)

@@ -4,7 +4,9 @@ A cache is a folder of `.npy` files and a manifest with the SHA-256 of each. It 
 checked against its manifest at every start: a damaged one is decoded again.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -82,7 +84,7 @@ def _fill(folder: Path, make_builder: Callable[[], Any], report: Report) -> None
         builder = make_builder()
         for stale in Path(builder.data_dir).parent.glob("incomplete.*"):
             shutil.rmtree(stale, ignore_errors=True)
-        builder.download_and_prepare()
+        _prepare(builder)
         try:
             num_classes = _decode(builder, partial, report)
         except (DataError, OSError):
@@ -91,7 +93,7 @@ def _fill(folder: Path, make_builder: Callable[[], Any], report: Report) -> None
             report(f"{builder.data_dir} is damaged: preparing again", 0, 0)
             shutil.rmtree(builder.data_dir)
             builder = make_builder()
-            builder.download_and_prepare()
+            _prepare(builder)
             num_classes = _decode(builder, partial, report)
         checksums = {path.name: _sync_and_hash(path) for path in sorted(partial.glob("*.npy"))}
         files.write_json(partial / _MANIFEST, {"files": checksums, "num_classes": num_classes})
@@ -102,8 +104,13 @@ def _fill(folder: Path, make_builder: Callable[[], Any], report: Report) -> None
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _prepare(builder: Any) -> None:
+    """Prepares a set quietly: what TFDS prints is reported by `report` instead."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
+
+
 def _quiet_tfds() -> None:
-    """Leaves the reporting to `report`: TFDS logs and draws bars of its own."""
     import tensorflow_datasets as tfds
     from absl import logging
 

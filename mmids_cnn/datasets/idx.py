@@ -11,6 +11,7 @@ import importlib.util
 import math
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,7 +176,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _header(path: Path, magic: bytes, read_dims) -> tuple[np.dtype, tuple[int, ...]]:
+def _header(path: Path, magic: bytes, read_dims: Callable[[int], bytes]) -> tuple[np.dtype, tuple[int, ...]]:
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] not in (1, 3, 4):
         raise _bad(path, f"a file starting with {magic!r}")
     dims = read_dims(magic[3])

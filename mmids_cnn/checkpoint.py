@@ -1,0 +1,187 @@
+"""Checkpoints of a run: written by Orbax in the background, with a SHA-256 of each leaf to check on restore.
+
+Orbax commits a step's folder by one rename, so a kill leaves whole checkpoints only. What it does not notice
+is a changed bit in a data file; the digests, committed in the same folder, are there for that.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from mmids_cnn.errors import RunError
+
+Tree = dict[str, Any]
+"""Nested dicts with string keys, arrays at the leaves."""
+
+
+class Restored(NamedTuple):
+    """A checkpoint whose every leaf has the digest it was saved with."""
+
+    step: int
+    tree: Tree
+    meta: dict[str, Any]
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Leaves as NumPy arrays with their paths (`Dense_0/bias`), in the order of the paths."""
+    for name, value in sorted(tree.items()):
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}/")
+        else:
+            yield prefix + name, np.asarray(value)
+
+
+def digest(array: np.ndarray) -> str:
+    """SHA-256 over an array's dtype, shape and bytes (little-endian, row-major)."""
+    array = np.asarray(array)
+    header = f"{array.dtype.name} {array.shape} ".encode()
+    little = array.astype(array.dtype.newbyteorder("<"), order="C")
+    return hashlib.sha256(header + little.tobytes()).hexdigest()
+
+
+def fingerprint(tree: Mapping[str, Any]) -> str:
+    """SHA-256 over all leaves, in the order of their paths; equal trees, bit for bit, have equal ones."""
+    lines = "".join(f"{path} {digest(array)}\n" for path, array in leaves(tree))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    Keeps the newest `keep` and the one of the highest score. Saving copies the state and returns; errors of
+    the writing thread surface at the next `save`, `wait` or `close`.
+    """
+
+    def __init__(self, folder: Path, keep: int = 1, *, read_only: bool = False) -> None:
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every step of every save
+        self._folder, self._read_only = folder, read_only
+        policies = [
+            managers.LatestN(keep),
+            managers.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1),
+        ]
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=managers.AnyPreservationPolicy(policies),
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+            ),
+            item_names=("state", "meta"),
+        )
+
+    def save(self, step: int, tree: Tree, meta: Mapping[str, Any], score: float) -> None:
+        """Starts to save a state after `step` steps; `score` decides which one is the best."""
+        copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)  # its memory is reused
+        digests = {path: digest(array) for path, array in leaves(copy)}
+        content = {"step": step, "score": score, "digests": digests, **meta}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(copy),
+                meta=ocp.args.JsonSave({**content, "self": _digest_of_json(content)}),
+            ),
+            metrics={"score": score},
+        )
+
+    def wait(self) -> None:
+        """Returns when all that was given to `save` is on the disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then ends the writing thread."""
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps for which there is a folder, whole or not, ascending."""
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+
+    def restore(self, step: int) -> Restored:
+        """Restores one checkpoint.
+
+        Raises:
+          RunError: it is not there, not whole, or not what was saved; the message says which.
+        """
+        where = self._folder / str(step)
+        try:
+            item = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()),
+            )
+            tree, meta = item["state"], item["meta"]
+            digests, seal = meta["digests"], meta.pop("self")
+        except Exception as error:  # a damaged checkpoint makes Orbax raise almost anything
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise RunError(f"{where}: expected a whole checkpoint, found: {reason}") from error
+        if seal != _digest_of_json(meta) or meta["step"] != step:
+            raise RunError(f"{where}: expected the digests that were saved, found others")
+        found = {path: digest(array) for path, array in leaves(tree)}
+        wrong = sorted(k for k in digests.keys() | found.keys() if digests.get(k) != found.get(k))
+        if wrong:
+            raise RunError(f"{where}: expected the bits that were saved, found others in {wrong[0]}")
+        return Restored(step, tree, meta)
+
+    def restore_newest(self, warn: Callable[[str], None]) -> Restored | None:
+        """Restores the newest checkpoint that is whole, setting the damaged ones before it aside.
+
+        Args:
+          warn: told of each checkpoint that is skipped, and why.
+
+        Returns:
+          The checkpoint, or None if there is none at all.
+
+        Raises:
+          RunError: there are checkpoints, and all are damaged; none is touched.
+        """
+        damaged = []
+        for step in reversed(self.steps()):
+            try:
+                restored = self.restore(step)
+            except RunError as error:
+                warn(f"skipped {error}")
+                damaged.append(step)
+                continue
+            self._set_aside(damaged)
+            return restored
+        if damaged:
+            raise RunError(
+                f"{self._folder}: expected a whole checkpoint, found {len(damaged)} damaged; put a copy "
+                "back, or start again with another --workdir"
+            )
+        return None
+
+    def restore_best(self, warn: Callable[[str], None]) -> Restored | None:
+        """Restores the whole checkpoint of the highest score among those kept; None if there is none."""
+        best = None
+        for step in self.steps():
+            try:
+                restored = self.restore(step)
+            except RunError as error:
+                warn(f"skipped {error}")
+                continue
+            if best is None or restored.meta["score"] > best.meta["score"]:
+                best = restored
+        return best
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves damaged steps out of the way, so that they can be saved again and looked at still."""
+        if not steps or self._read_only:
+            return
+        aside = self._folder.with_name("checkpoints.damaged")
+        aside.mkdir(exist_ok=True)
+        for step in steps:
+            shutil.rmtree(aside / str(step), ignore_errors=True)
+            (self._folder / str(step)).rename(aside / str(step))
+        self._manager.reload()
+
+
+def _digest_of_json(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

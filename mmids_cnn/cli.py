@@ -1,0 +1,227 @@
+"""The command line: flags in, exit status out, every error of the user's one line. It never imports JAX."""
+
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import flags
+
+from mmids_cnn import config as config_lib
+from mmids_cnn.errors import ConfigError, UserError
+
+flags.DEFINE_bool("debug", False, "Show the traceback of an error.", allow_override=True)
+flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Folder for compiled programs, so that later starts skip compiling; '' switches it off. "
+    "Default: mmids_cnn in the user's cache folder.",
+    allow_override=True,
+)
+_ARGUMENTS: list[str] = []
+
+
+def run(main: Callable[[], int | None], module: Any, *, takes_arguments: bool = False) -> NoReturn:
+    """Parses the flags, calls `main` and exits; 0 after success, 2 after a mistake of the user's.
+
+    Args:
+      main: what to do once `flags.FLAGS` is parsed; returns the exit status, None for 0.
+      module: the module of the command: its docstring and flags are what `--help` shows.
+      takes_arguments: whether words that are no flags are expected.
+    """
+    if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in sys.argv[1:]):
+        print(_usage(module))
+        sys.exit(0)
+    try:
+        _parse(sys.argv, takes_arguments)
+        _prepare_jax()
+        status = main() or 0
+    except UserError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        sys.exit(_complain(str(error), error.exit_status))
+    except Exception as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
+        sys.exit(_complain(f"{what}; --debug shows where, please report it", 1))
+    sys.exit(status)
+
+
+def experiment(config: Any) -> config_lib.Experiment:
+    """The checked experiment out of the value of a `--config` flag."""
+    if config is None:
+        raise ConfigError(
+            "--config: expected the path of an experiment file, got none; try --config=experiments/base.py"
+        )
+    return config_lib.resolve(config)
+
+
+def arguments() -> list[str]:
+    """The words of the command line that are no flags."""
+    return list(_ARGUMENTS)
+
+
+def load_config(path: str) -> Any:
+    """Loads an experiment file, which is Python and is trusted: its `get_config()` is called.
+
+    Raises:
+      ConfigError: it is missing, raises, or returns no config.
+    """
+    if not Path(path).is_file():
+        near = sorted(str(p) for p in Path("experiments").glob("*.py"))
+        hint = f"there are {', '.join(near)}" if near else "give the path of an experiment file"
+        raise ConfigError(f"--config: expected a config file, found none at {path!r}; {hint}")
+    try:
+        spec = importlib.util.spec_from_file_location("experiment_file", path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == path]
+        if isinstance(error, SyntaxError) and error.filename == path:
+            lines = [error.lineno]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise ConfigError(
+            f"--config: expected {path} to define get_config(), but it raised "
+            f"{type(error).__name__}: {error}{where}; correct the file"
+        ) from error
+    if not hasattr(config, "to_dict"):
+        raise ConfigError(
+            f"--config: expected get_config() of {path} to return a ConfigDict, got {config!r}; "
+            "start from experiments/base.py"
+        )
+    return config
+
+
+def _parse(argv: list[str], takes_arguments: bool) -> None:
+    for root in (
+        Path(__file__).parents[1],
+        *(_config_path(argv) or Path()).absolute().parents[1:2],
+    ):
+        if str(root) not in sys.path:  # so that an experiment file can say `from experiments import base`
+            sys.path.append(str(root))
+    try:
+        rest = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            _ = flags.FLAGS.config  # a config file that could not be loaded raises only now
+    except Exception as error:  # config_flags and config files raise many kinds
+        raise _explained(argv, error) from error
+    _ARGUMENTS[:] = rest[1:]
+    if _ARGUMENTS and not takes_arguments:
+        stray = _ARGUMENTS[0]
+        hint = f"did you mean --{stray}?" if "=" in stray else "remove it"
+        raise ConfigError(f"expected flags only, got the argument {stray!r}; {hint}")
+
+
+def _explained(argv: list[str], error: Exception) -> ConfigError:
+    """What is wrong with a command line that absl or ml_collections could not parse."""
+    path = _config_path(argv)
+    if path is not None and "config" in flags.FLAGS:
+        leaves = config_lib.flatten(load_config(str(path)))
+        for name in _names(argv):
+            section, _, leaf = name.removeprefix("no").partition(".")
+            if section == "config" and leaf and leaf not in leaves:
+                inside = [full for full in leaves if full.startswith(leaf + ".")]
+                return ConfigError(
+                    f"--{name}: "
+                    + (
+                        f"expected a leaf, got a section; its leaves: {', '.join(inside)}"
+                        if inside
+                        else f"no such config key; {config_lib.nearest(leaf, leaves)}"
+                    )
+                )
+    if isinstance(error, flags.UnrecognizedFlagError):
+        if error.flagname.startswith("config."):
+            return ConfigError(
+                f"--{error.flagname}: expected --config=FILE before it; try --config=experiments/base.py"
+            )
+        return ConfigError(
+            f"--{error.flagname}: no such flag; {config_lib.nearest(error.flagname, _flags())}"
+        )
+    message = " ".join(str(error).split())
+    if isinstance(error, flags.IllegalFlagValueError):
+        return ConfigError(_explain_value(message))
+    return ConfigError(f"{message}; --help lists the flags")
+
+
+def _explain_value(message: str) -> str:
+    """`flag --config.seed=x: invalid literal …` as expected and found."""
+    flag, _, reason = message.removeprefix("flag ").partition(": ")
+    name, _, value = flag.partition("=")
+    expected = "a value of the type that the config file has there"
+    for kind, mark in (
+        ("an integer", "int()"),
+        ("a number", "to float"),
+        ("true or false", "boolean"),
+    ):
+        expected = kind if mark in reason else expected
+    return f"{name}: expected {expected}, got {value!r}; change the flag"
+
+
+def _config_path(argv: list[str]) -> Path | None:
+    for index, argument in enumerate(argv):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            if equals:
+                return Path(value)
+            if index + 1 < len(argv):
+                return Path(argv[index + 1])
+    return None
+
+
+def _names(argv: list[str]) -> list[str]:
+    return [a.lstrip("-").partition("=")[0] for a in argv[1:] if a.startswith("-")]
+
+
+def _flags() -> list[str]:
+    """Names of the command's own flags, without those that absl adds for itself."""
+    own = flags.FLAGS.flags_by_module_dict()
+    names = [flag.name for module in ("__main__", sys.argv[0], __name__) for flag in own.get(module, ())]
+    return sorted({*names, "help"})
+
+
+def _usage(module: Any) -> str:
+    lines = [(module.__doc__ or "").strip(), "", "Flags:"]
+    for name in _flags():
+        if name == "help":
+            continue
+        flag = flags.FLAGS[name]
+        default = "" if flag.default is None else f" (default: {flag.default!r})"
+        lines.append(f"  --{name}: {' '.join((flag.help or '').split())}{default}")
+    if "config" in flags.FLAGS:
+        base = Path(__file__).parents[1] / "experiments" / "base.py"
+        lines += [
+            "",
+            "Every leaf of the config can be set, as in --config.optimizer.learning_rate=3e-4:",
+        ]
+        if base.is_file():
+            leaves: Mapping[str, Any] = config_lib.flatten(load_config(str(base)))
+            lines += [f"  --config.{name}={value!r}" for name, value in leaves.items()]
+    return "\n".join(lines)
+
+
+def _prepare_jax() -> None:
+    """Settings that JAX reads from the environment when it is first imported."""
+    folder = flags.FLAGS.compilation_cache
+    if folder is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        folder = str(Path(cache) / "mmids_cnn" / "compiled")
+    if folder:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+        # JAX's defaults skip programs that compile in under a second; ours are many small ones.
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    deterministic = "--xla_gpu_deterministic_ops=true"
+    if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}".strip()
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return status

@@ -1,0 +1,35 @@
+"""Trains one experiment.
+
+    python -m mmids_cnn.main --config=experiments/base.py [--workdir=DIR]
+
+The run folder (default runs/<name of the experiment file>) holds the configuration, where the result comes
+from, the metrics, the checkpoints and the result. The same command goes on where it stopped.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from mmids_cnn import cli, run
+from mmids_cnn.terminal import MODES, Terminal
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Experiment file; a Python file that is run, so use only files you trust."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; default runs/<name of the experiment file>.")
+_PROGRESS = flags.DEFINE_enum("progress", "auto", MODES, "How progress is shown.")
+
+
+def main() -> None:
+    """Resolves the configuration and runs it."""
+    experiment = cli.experiment(_CONFIG.value)
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = Path(_WORKDIR.value or Path("runs") / name)
+
+    run.execute(experiment, workdir, Terminal(_PROGRESS.value))
+
+
+if __name__ == "__main__":
+    cli.run(main, sys.modules[__name__])

@@ -1,0 +1,109 @@
+"""Pictures of any kind as images of a data set's shape."""
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mmids_cnn.errors import DataError
+
+MAX_PIXELS = 50_000_000  # a larger picture is refused before it is decoded
+_BOX = 20 / 28  # MNIST's digits were fitted into 20x20 of 28x28 pixels, then centred by mass
+_INK = 0.1  # of the range of grey: what is darker than this is background
+
+
+def load(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width channels"]:
+    """A picture file as an image that a network trained on images of `shape` can read.
+
+    One-channel data is taken to be MNIST-like: white ink on black. A picture is turned to grey, inverted
+    if its border is light, and, unless it has the right size already, its ink is fitted into 20/28 of the
+    side and centred by mass, as MNIST's own images were (LeCun et al., Proc. IEEE 86, 1998, section III-A).
+    Three-channel data is scaled.
+
+    Args:
+      path: any file that Pillow reads; transparent parts count as white, of an animation the first frame
+        is taken, EXIF rotation is applied.
+      shape: height, width, channels.
+
+    Returns:
+      The image.
+
+    Raises:
+      DataError: the file is missing, is no picture, is damaged, too large or empty.
+    """
+    picture = _decode(path)
+    height, width, channels = shape
+    if channels == 3:
+        rgb = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        return np.asarray(rgb, np.uint8)
+    if channels != 1:
+        raise DataError(f"{path}: expected a network for 1 or 3 channels, found one for {channels}")
+    grey = np.asarray(picture.convert("L"), np.float32)
+    if _border_mean(grey) > 127.5:
+        grey = 255 - grey
+    if grey.shape != (height, width):
+        grey = _fit(grey, height, width)
+    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)[..., None]
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Pillow warns of decompression bombs and damaged metadata
+            with Image.open(path) as file:
+                if math.prod(file.size) > MAX_PIXELS or 0 in file.size:
+                    raise DataError(
+                        f"{path}: expected a picture of 1 to {MAX_PIXELS:,} pixels, found "
+                        f"{file.size[0]}x{file.size[1]}; scale it down"
+                    )
+                picture = ImageOps.exif_transpose(file)
+                picture.load()
+    except FileNotFoundError:
+        raise DataError(f"{path}: expected a picture file, found none") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: expected a picture file, found a folder") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: expected a picture (PNG, JPEG, ...), found another kind of file") from None
+    except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: expected a whole picture, found: {error}; replace it") from error
+    if picture.mode.startswith(("I", "F")):  # 16 or 32 bits: stretch the range that is used
+        values = np.asarray(picture, np.float32)
+        low, high = float(values.min()), float(values.max())
+        return Image.fromarray(((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8))
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return picture
+
+
+def _border_mean(grey: Float[np.ndarray, "h w"]) -> float:
+    edges = (grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1])
+    return float(np.concatenate(edges).mean())
+
+
+def _fit(grey: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "height width"]:
+    """Ink cut out, scaled into the box and centred by mass on black."""
+    grey = grey - grey.min()
+    ink = grey > _INK * max(grey.max(), 1)
+    canvas = np.zeros((height, width), np.float32)
+    if not ink.any():
+        return canvas
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    cut = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] * (255 / grey.max())
+    scale = _BOX * min(height / cut.shape[0], width / cut.shape[1])
+    size = [max(1, round(side * scale)) for side in cut.shape]
+    picture = Image.fromarray(cut.astype(np.uint8))
+    small = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.LANCZOS), np.float32)
+    mass = max(small.sum(), 1)
+    centre = [(small.sum(1 - axis) @ np.arange(size[axis])) / mass for axis in (0, 1)]
+    top, left = (
+        int(np.clip(round((side - 1) / 2 - c), 0, side - s))
+        for side, c, s in zip((height, width), centre, size, strict=True)
+    )
+    canvas[top : top + size[0], left : left + size[1]] = small
+    return canvas

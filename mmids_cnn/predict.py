@@ -1,0 +1,59 @@
+"""Classifies pictures.
+
+    python -m mmids_cnn.predict --workdir=DIR IMAGE... [--test_index=0]
+
+IMAGE is any picture file: any size, colour or grey, dark on light or light on dark.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from mmids_cnn import cli, run
+from mmids_cnn.errors import ConfigError
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/base", "Folder of the run whose parameters are used.")
+_TEST_INDEX = flags.DEFINE_multi_integer(
+    "test_index", [], "Position in the test split, from 0; may be given several times."
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
+
+
+def main() -> None:
+    """Restores the parameters and prints, for each picture, its class and all probabilities."""
+    workdir = Path(_WORKDIR.value)
+    experiment = run.experiment(workdir)
+    paths = cli.arguments()
+    if not paths and not _TEST_INDEX.value:
+        raise ConfigError("expected picture files or --test_index=0, got neither; name at least one")
+
+    import jax.numpy as jnp  # imported once the command line is known to be right
+    import numpy as np
+
+    from mmids_cnn import data, model, pictures, score, session
+    from mmids_cnn.terminal import Terminal
+
+    trained = session.load(workdir, _CHECKPOINT.value)
+    dataset = data.load(experiment.dataset)
+    test = dataset.splits["test"]
+    names, images = [], []
+    for index in _TEST_INDEX.value:
+        if not 0 <= index < len(test.labels):
+            raise ConfigError(f"--test_index: expected 0 to {len(test.labels) - 1}, got {index}")
+        names.append(f"test image {index} (label {test.labels[index]})")
+        images.append(test.images[index])
+    for path in paths:
+        names.append(path)
+        images.append(pictures.load(Path(path), dataset.image_shape))
+    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
+    logits = score.logits(network, trained.params, np.stack(images))
+    probabilities = np.asarray(model.softmax(jnp.asarray(logits)))
+    terminal = Terminal()
+    for name, row in zip(names, probabilities, strict=True):
+        terminal.say(f"{name}: class {row.argmax()}")
+        terminal.say("  " + "  ".join(f"{label}: {p:.4f}" for label, p in enumerate(row)))
+
+
+if __name__ == "__main__":
+    cli.run(main, sys.modules[__name__], takes_arguments=True)

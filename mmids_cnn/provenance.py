@@ -1,0 +1,103 @@
+"""Where a result comes from: command, source, versions, device, data."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import mmids_cnn
+from mmids_cnn import config as config_lib
+from mmids_cnn import data
+from mmids_cnn.errors import DeviceError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def device() -> dict[str, Any]:
+    """The device that JAX computes on: `platform`, `kind`, `count`, and `cores` of a CPU.
+
+    Raises:
+      DeviceError: JAX finds no device of the platform asked for.
+    """
+    try:
+        devices = jax.devices()
+    except Exception as error:  # RuntimeError, or AssertionError for some platforms
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        reason = (str(error).strip() or "no device").splitlines()[0]
+        raise DeviceError(
+            f"device: expected one of JAX_PLATFORMS={wanted!r}, found: {reason}; unset JAX_PLATFORMS or "
+            "install the matching extra (mmids_cnn[cuda12], [cuda13] or [tpu])"
+        ) from error
+    found: dict[str, Any] = {
+        "platform": devices[0].platform,
+        "kind": devices[0].device_kind,
+        "count": len(devices),
+    }
+    if found["platform"] == "cpu":
+        found["kind"] = _cpu_model()
+        found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return found
+
+
+def describe_device(found: dict[str, Any]) -> str:
+    """One line about the device, with advice where an accelerator is there and not used."""
+    size = f"{found['cores']} cores" if "cores" in found else f"{found['count']} device(s)"
+    line = f"device: {found['platform']} ({found['kind']}, {size})"
+    if found["platform"] == "cpu" and shutil.which("nvidia-smi"):
+        line += "; an NVIDIA GPU is here too: install mmids_cnn[cuda13] (or [cuda12]) to use it"
+    return line
+
+
+def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[str, Any]:
+    """Everything that a run's bits may depend on, as plain values fit for JSON."""
+    commit, dirty = _git()
+    return {
+        "command": [sys.executable, *sys.orig_argv[1:]],
+        "mmids_cnn": mmids_cnn.__version__,
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "device": device(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "examples": {name: len(split.labels) for name, split in dataset.splits.items()},
+            "image_shape": list(dataset.image_shape),
+            "num_classes": dataset.num_classes,
+        },
+        "seed": experiment.seed,
+    }
+
+
+def _git() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this code runs from, and whether it was changed since."""
+    root = Path(mmids_cnn.__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ("git", "-C", str(root), *arguments)
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

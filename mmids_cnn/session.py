@@ -1,0 +1,219 @@
+"""One process's work on a run: from its start or a restored checkpoint to its result or an interruption."""
+
+import contextlib
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flax import serialization
+
+from mmids_cnn import checkpoint, config, data, files, loop, model, provenance, run, train
+from mmids_cnn.errors import RunError
+from mmids_cnn.terminal import Terminal
+
+
+class Trained(NamedTuple):
+    """What evaluation and prediction need of a run."""
+
+    params: model.Params
+    step: int
+
+
+def load(workdir: Path, which: str = "newest") -> Trained:
+    """Parameters of a run, finished or not.
+
+    Args:
+      workdir: the run run.
+      which: 'newest' (that is whole), 'best' (by validation accuracy, else training loss), or a step.
+
+    Raises:
+      RunError: there is no run, or the checkpoint is not there or not whole.
+    """
+    folder = workdir / run.CHECKPOINTS
+    if not folder.is_dir():
+        raise RunError(f"{workdir}: expected checkpoints, found none; train it first")
+    with contextlib.closing(checkpoint.Checkpoints(folder, read_only=True)) as checkpoints:
+        steps = checkpoints.steps()
+        if which == "newest":
+            restored = checkpoints.restore_newest(lambda text: None)
+        elif which == "best":
+            restored = checkpoints.restore_best(lambda text: None)
+        elif which.isdigit() and int(which) in steps:
+            restored = checkpoints.restore(int(which))
+        else:
+            raise RunError(f"--checkpoint: expected newest, best or one of the steps {steps}, got {which!r}")
+    if restored is None:
+        raise RunError(f"{workdir}: expected checkpoints, found none; train it first")
+    return Trained(restored.tree["params"], restored.step)
+
+
+class Session:
+    """Trains in a run folder that this process has locked."""
+
+    def __init__(
+        self,
+        experiment: config.Experiment,
+        dataset: data.Dataset,
+        workdir: Path,
+        terminal: Terminal,
+        started: float,
+        data_seconds: float,
+    ) -> None:
+        self._experiment, self._dataset = experiment, dataset
+        self._workdir, self._terminal = workdir, terminal
+        self._started, self._data_seconds = started, data_seconds
+        self._per_epoch = train.steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
+        self._before: dict[str, float] = dict.fromkeys(
+            ("data", "compile", "train", "eval", "total", "images"), 0.0
+        )
+        self._best = -math.inf
+        self._saved_step = -1
+        self._last_save = time.monotonic()
+        self._row: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the end and returns the result."""
+        with files.faults(f"writing to {self._workdir}"):
+            files.write_json(self._workdir / run.CONFIG, config.to_dict(self._experiment))
+            files.write_json(
+                self._workdir / run.PROVENANCE,
+                provenance.collect(self._experiment, self._dataset),
+            )
+            checkpoints = checkpoint.Checkpoints(
+                self._workdir / run.CHECKPOINTS, self._experiment.checkpoint.keep
+            )
+            with contextlib.closing(checkpoints):
+                return self._train(checkpoints)
+
+    def _train(self, checkpoints: checkpoint.Checkpoints) -> dict[str, Any]:
+        state, scored = self._restore(checkpoints)
+        last: loop.Point | None = None
+        with open(self._workdir / run.METRICS, "a") as log:
+            for point in loop.fit(self._experiment, self._dataset, state, scored=scored):
+                if point.row:
+                    self._log(log, point)
+                self._show(point, last)
+                if self._save_due(point):
+                    self._save(checkpoints, point)
+                last = point
+        assert last is not None
+        if last.step != self._saved_step:
+            self._save(checkpoints, last)
+        checkpoints.wait()
+        self._terminal.close()
+        result = self._result(last)
+        files.write_json(self._workdir / run.RESULT, result)
+        self._terminal.say(run.summary(result, self._workdir))
+        return result
+
+    def _restore(self, checkpoints: checkpoint.Checkpoints) -> tuple[train.TrainState | None, bool]:
+        restored = checkpoints.restore_newest(self._terminal.say)
+        rows = run.cut_back(self._workdir, restored.step if restored else -1)
+        if restored is None:
+            return None, False
+        template = train.init_state(self._experiment, self._dataset)
+        state = serialization.from_state_dict(template, restored.tree)
+        self._before, self._best = restored.meta["seconds"], restored.meta["best"]
+        self._saved_step = restored.step
+        self._terminal.say(f"going on from step {restored.step:,} of {self._workdir}")
+        self._row = rows[-1] if rows else {}
+        return state, self._row.get("step") == restored.step
+
+    def _log(self, log: Any, point: loop.Point) -> None:
+        assert point.row is not None
+        self._row = {
+            "step": point.row["step"],
+            "epoch": point.row["epoch"],
+            "seconds": self._seconds(point)["total"],
+            **point.row,
+        }
+        log.write(json.dumps(self._row) + "\n")
+        log.flush()
+        self._terminal.row(self._row)
+
+    def _show(self, point: loop.Point, last: loop.Point | None) -> None:
+        epochs, inside = divmod(point.step, self._per_epoch)
+        examples = len(self._dataset.splits["train"].labels)
+        total = self._experiment.num_epochs * examples
+        done = epochs * examples + inside * self._experiment.batch_size
+        spent = point.seconds.train - (last.seconds.train if last else 0)
+        rate = (point.images - (last.images if last else 0)) / spent if spent else 0
+        epoch = min(int(point.epoch) + 1, self._experiment.num_epochs)
+        what = f"epoch {epoch}/{self._experiment.num_epochs}"
+        self._terminal.progress(what, done, total, rate, "images")
+
+    def _save_due(self, point: loop.Point) -> bool:
+        cadence = self._experiment.checkpoint
+        epoch, inside = divmod(point.step, self._per_epoch)
+        if point.step == 0 or point.step == self._saved_step:
+            return False
+        if cadence.every_epochs and not inside and epoch % cadence.every_epochs == 0:
+            return True
+        since = time.monotonic() - self._last_save
+        return bool(cadence.every_seconds) and since >= cadence.every_seconds
+
+    def _save(self, checkpoints: checkpoint.Checkpoints, point: loop.Point) -> None:
+        score = _score(self._row)
+        self._best = max(self._best, score)
+        meta = {"seconds": self._seconds(point), "best": self._best}
+        checkpoints.save(point.step, tree_of(point.state), meta, score)
+        self._saved_step, self._last_save = point.step, time.monotonic()
+
+    def _seconds(self, point: loop.Point) -> dict[str, float]:
+        """Seconds and images of this process and of those before it."""
+        now = {
+            "data": self._data_seconds + point.seconds.data,
+            "compile": point.seconds.compile,
+            "train": point.seconds.train,
+            "eval": point.seconds.eval,
+            "total": time.perf_counter() - self._started,
+            "images": float(point.images),
+        }
+        return {name: now[name] + self._before[name] for name in now}
+
+    def _result(self, point: loop.Point) -> dict[str, Any]:
+        seconds = self._seconds(point)
+        images = seconds.pop("images")
+        scores = {k: v for k, v in self._row.items() if k.split("/")[0] in ("test", "validation")}
+        return {
+            "step": point.step,
+            "epoch": point.epoch,
+            **scores,
+            **{f"seconds/{name}": value for name, value in seconds.items()},
+            "images_per_second": images / seconds["train"],
+            "fingerprint": checkpoint.fingerprint(tree_of(point.state)["params"]),
+        }
+
+
+def tree_of(state: train.TrainState) -> checkpoint.Tree:
+    """A state as nested dicts, as it is saved."""
+    return serialization.to_state_dict(state)
+
+
+def _score(row: dict[str, Any]) -> float:
+    """What makes a checkpoint the best: validation accuracy, else training loss; never the test split."""
+    if "validation/accuracy" in row:
+        return row["validation/accuracy"]
+    return -row.get("train/loss", math.inf)
+
+
+def show_setting(
+    experiment: config.Experiment, dataset: data.Dataset, workdir: Path, terminal: Terminal
+) -> None:
+    """Shows what is about to be trained, on what, with what; raises `ConfigError` if it cannot be."""
+    terminal.close()
+    terminal.note(provenance.describe_device(provenance.device()))
+    sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
+    height, width, channels = dataset.image_shape
+    terminal.note(
+        f"data: {dataset.name}, {sizes}, {height}x{width}x{channels}, {dataset.num_classes} classes, "
+        f"fingerprint {dataset.fingerprint[:16]}"
+    )
+    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
+    rows = model.table(network, dataset.image_shape)
+    total = sum(row.parameters for row in rows)
+    shown = [(r.name, "x".join(map(str, r.output_shape)), f"{r.parameters:,}") for r in rows]
+    terminal.table("", ("layer", "output", "parameters"), [*shown, ("total", "", f"{total:,}")])
+    terminal.note(f"workdir: {workdir}, seed {experiment.seed}")

@@ -1,0 +1,121 @@
+"""What a run shows: a bar with rate and time left on a terminal, plain lines elsewhere; the same facts."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+MODES = ("auto", "bar", "plain", "none")
+_PLAIN_SECONDS = 10.0  # between plain lines of progress
+
+
+class Terminal:
+    """Shows progress, tables and results on standard output; mode 'none' leaves only results."""
+
+    def __init__(self, mode: str = "auto") -> None:
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = 200  # a file or a pipe has no width to keep to
+        if mode == "auto":
+            mode = "bar" if self.console.is_terminal else "plain"
+        self._mode = mode
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._last_plain = time.monotonic()
+        self._columns: list[str] = []
+        self._started: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        """A line that belongs to the result."""
+        self.console.print(text, markup=False)
+
+    def note(self, text: str) -> None:
+        """A line that mode 'none' leaves out."""
+        if self._mode != "none":
+            self.console.print(text, markup=False)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table; columns after the first are aligned to the right."""
+        if self._mode == "none":
+            return
+        table = Table(title=title, title_justify="left")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="right" if index else "left")
+        for row in rows:
+            table.add_row(*map(str, row))
+        self.console.print(table)
+
+    def row(self, row: Mapping[str, float | int]) -> None:
+        """A line of the table of evaluations, under a heading whenever the columns change."""
+        shown = [name for name in row if not name.endswith("/count")]
+        if shown != self._columns:
+            self._columns = shown
+            self.note("  ".join(name.rjust(max(len(name), 8)) for name in shown))
+        cells = (_cell(name, row[name]).rjust(max(len(name), 8)) for name in shown)
+        self.note("  ".join(cells))
+
+    def progress(self, what: str, done: int, total: int, rate: float, unit: str) -> None:
+        """Where long work is: what is being done, how much of it, how fast in `unit` a second.
+
+        Args:
+          what: the work; a new text starts a new bar.
+          done: how much is done, in units.
+          total: how much there is; 0 if that is not known.
+          rate: units a second; 0 while not known.
+          unit: the name of a unit, in the plural.
+        """
+        if self._mode == "none":
+            return
+        left = (total - done) / rate if rate > 0 and total else None
+        speed = f"{rate:,.0f} {unit}/s" if rate > 0 else ""
+        remaining = f"{_clock(left)} left" if left is not None else ""
+        if self._mode == "bar":
+            self._draw(what, done, total, f"{speed}  {remaining}")
+        elif done == total or time.monotonic() - self._last_plain >= _PLAIN_SECONDS:
+            self._last_plain = time.monotonic()
+            part = f"{done:,}/{total:,} {unit}" if total else ""
+            self.note("  ".join(text for text in (what, part, speed, remaining) if text))
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Progress of preparing data, in examples; without a total it is a message."""
+        if not total:
+            self.say(what)
+            return
+        started = self._started.setdefault(what, time.perf_counter())
+        elapsed = time.perf_counter() - started
+        self.progress(what, done, total, done / elapsed if elapsed else 0, "examples")
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._progress:
+            self._progress.stop()
+        self._progress = None
+
+    def _draw(self, what: str, done: int, total: int, facts: str) -> None:
+        if self._progress is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                TextColumn("{task.percentage:>3.0f} %  {task.fields[facts]}"),
+            )
+            self._progress = Progress(*columns, console=self.console, transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task(what, facts="")
+        self._progress.update(self._task, description=what, completed=done, total=total or None, facts=facts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _cell(name: str, value: float | int) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    if name.endswith("accuracy"):
+        return f"{100 * value:.2f} %"
+    return f"{value:.1f}" if name == "seconds" else f"{value:.4g}"

@@ -13,30 +13,33 @@ from absl import flags
 from mmids_cnn import config as config_lib
 from mmids_cnn.errors import ConfigError, UserError
 
-flags.DEFINE_bool("debug", False, "Show the traceback of an error.", allow_override=True)
-flags.DEFINE_string(
-    "compilation_cache",
-    None,
-    "Folder for compiled programs, so that later starts skip compiling; '' switches it off. "
-    "Default: mmids_cnn in the user's cache folder.",
-    allow_override=True,
-)
 _ARGUMENTS: list[str] = []
 
 
-def run(main: Callable[[], int | None], module: Any, *, takes_arguments: bool = False) -> NoReturn:
+def run(
+    main: Callable[[], int | None],
+    define_flags: Callable[[], None],
+    doc: str | None,
+    *,
+    takes_arguments: bool = False,
+) -> NoReturn:
     """Parses the flags, calls `main` and exits; 0 after success, 2 after a mistake of the user's.
 
     Args:
       main: what to do once `flags.FLAGS` is parsed; returns the exit status, None for 0.
-      module: the module of the command: its docstring and flags are what `--help` shows.
+      define_flags: defines the command's own flags; not done on import, so that modules can be imported.
+      doc: what `--help` shows above the flags.
       takes_arguments: whether words that are no flags are expected.
     """
+    of_absl = set(flags.FLAGS)
+    define_flags()
+    _define_common_flags()
+    own = sorted(set(flags.FLAGS) - of_absl)
     if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in sys.argv[1:]):
-        print(_usage(module))
+        print(_usage(doc or "", own))
         sys.exit(0)
     try:
-        _parse(sys.argv, takes_arguments)
+        _parse(sys.argv, own, takes_arguments)
         _prepare_jax()
         status = main() or 0
     except UserError as error:
@@ -99,7 +102,7 @@ def load_config(path: str) -> Any:
     return config
 
 
-def _parse(argv: list[str], takes_arguments: bool) -> None:
+def _parse(argv: list[str], own: list[str], takes_arguments: bool) -> None:
     for root in (
         Path(__file__).parents[1],
         *(_config_path(argv) or Path()).absolute().parents[1:2],
@@ -109,9 +112,9 @@ def _parse(argv: list[str], takes_arguments: bool) -> None:
     try:
         rest = flags.FLAGS(argv)
         if "config" in flags.FLAGS:
-            _ = flags.FLAGS.config  # a config file that could not be loaded raises only now
+            hasattr(flags.FLAGS.config, "to_dict")  # one that could not be loaded raises when it is used
     except Exception as error:  # config_flags and config files raise many kinds
-        raise _explained(argv, error) from error
+        raise _explained(argv, own, error) from error
     _ARGUMENTS[:] = rest[1:]
     if _ARGUMENTS and not takes_arguments:
         stray = _ARGUMENTS[0]
@@ -119,7 +122,7 @@ def _parse(argv: list[str], takes_arguments: bool) -> None:
         raise ConfigError(f"expected flags only, got the argument {stray!r}; {hint}")
 
 
-def _explained(argv: list[str], error: Exception) -> ConfigError:
+def _explained(argv: list[str], own: list[str], error: Exception) -> ConfigError:
     """What is wrong with a command line that absl or ml_collections could not parse."""
     path = _config_path(argv)
     if path is not None and "config" in flags.FLAGS:
@@ -142,7 +145,7 @@ def _explained(argv: list[str], error: Exception) -> ConfigError:
                 f"--{error.flagname}: expected --config=FILE before it; try --config=experiments/base.py"
             )
         return ConfigError(
-            f"--{error.flagname}: no such flag; {config_lib.nearest(error.flagname, _flags())}"
+            f"--{error.flagname}: no such flag; {config_lib.nearest(error.flagname, [*own, 'help'])}"
         )
     message = " ".join(str(error).split())
     if isinstance(error, flags.IllegalFlagValueError):
@@ -179,18 +182,19 @@ def _names(argv: list[str]) -> list[str]:
     return [a.lstrip("-").partition("=")[0] for a in argv[1:] if a.startswith("-")]
 
 
-def _flags() -> list[str]:
-    """Names of the command's own flags, without those that absl adds for itself."""
-    own = flags.FLAGS.flags_by_module_dict()
-    names = [flag.name for module in ("__main__", sys.argv[0], __name__) for flag in own.get(module, ())]
-    return sorted({*names, "help"})
+def _define_common_flags() -> None:
+    flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+    flags.DEFINE_string(
+        "compilation_cache",
+        None,
+        "Folder for compiled programs, so that later starts skip compiling; '' switches it off. "
+        "Default: mmids_cnn/compiled in the user's cache folder.",
+    )
 
 
-def _usage(module: Any) -> str:
-    lines = [(module.__doc__ or "").strip(), "", "Flags:"]
-    for name in _flags():
-        if name == "help":
-            continue
+def _usage(doc: str, own: list[str]) -> str:
+    lines = [doc.strip(), "", "Flags:"]
+    for name in own:
         flag = flags.FLAGS[name]
         default = "" if flag.default is None else f" (default: {flag.default!r})"
         lines.append(f"  --{name}: {' '.join((flag.help or '').split())}{default}")

@@ -10,6 +10,8 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from mmids_cnn.errors import ConfigError
 
 
@@ -108,7 +110,7 @@ class Experiment:
     checkpoint: Checkpoint
 
 
-def resolve(config: Mapping[str, Any]) -> Experiment:
+def resolve(config: Mapping[str, Any] | ConfigDict) -> Experiment:
     """Makes the frozen `Experiment` out of a `ConfigDict` or a nested dict, checking every leaf.
 
     Args:

@@ -5,7 +5,6 @@
 Prints loss and accuracy over every example of the split, and how each class fared.
 """
 
-import sys
 import time
 from pathlib import Path
 
@@ -14,14 +13,17 @@ from absl import flags
 from mmids_cnn import cli, run
 from mmids_cnn.errors import ConfigError
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/base", "Folder of the run whose parameters are scored.")
-_SPLIT = flags.DEFINE_string("split", "test", "Split to score: train, validation or test.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("workdir", "runs/base", "Folder of the run whose parameters are scored.")
+    flags.DEFINE_string("split", "test", "Split to score: train, validation or test.")
+    flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
 
 
 def main() -> None:
     """Restores the parameters and scores the split."""
-    workdir = Path(_WORKDIR.value)
+    workdir = Path(flags.FLAGS.workdir)
     experiment = run.experiment(workdir)
 
     import numpy as np  # and JAX below: imported once the command line is known to be right
@@ -30,19 +32,19 @@ def main() -> None:
     from mmids_cnn.terminal import Terminal
 
     terminal = Terminal()
-    trained = session.load(workdir, _CHECKPOINT.value)
+    trained = session.load(workdir, flags.FLAGS.checkpoint)
     dataset = data.load(experiment.dataset)
-    if _SPLIT.value not in dataset.splits:
+    if flags.FLAGS.split not in dataset.splits:
         raise ConfigError(
-            f"--split: expected one of {', '.join(dataset.splits)}, got {_SPLIT.value!r}; "
+            f"--split: expected one of {', '.join(dataset.splits)}, got {flags.FLAGS.split!r}; "
             "a validation split is there if the run had dataset.validation_examples > 0"
         )
-    split = dataset.splits[_SPLIT.value]
+    split = dataset.splits[flags.FLAGS.split]
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    scorer = score.Scorer(network, {_SPLIT.value: split}, experiment.eval.batch_size)
+    scorer = score.Scorer(network, {flags.FLAGS.split: split}, experiment.eval.batch_size)
     scorer.compile(trained.params)
     started = time.perf_counter()
-    means = scorer(trained.params)[_SPLIT.value].means(_SPLIT.value)
+    means = scorer(trained.params)[flags.FLAGS.split].means(flags.FLAGS.split)
     elapsed = time.perf_counter() - started
     predictions = score.logits(network, trained.params, split.images).argmax(-1)
     counts = metrics.confusion(np.asarray(split.labels), predictions, dataset.num_classes)
@@ -55,11 +57,11 @@ def main() -> None:
         rows.append((label, f"{row.sum():,}", share, taken_for))
     terminal.table("", ("class", "images", "accuracy", "most often taken for"), rows)
     terminal.say(
-        f"{_SPLIT.value} accuracy {100 * means[f'{_SPLIT.value}/accuracy']:.2f} % of "
-        f"{means[f'{_SPLIT.value}/count']:,} images, loss {means[f'{_SPLIT.value}/loss']:.4f}, in "
+        f"{flags.FLAGS.split} accuracy {100 * means[f'{flags.FLAGS.split}/accuracy']:.2f} % of "
+        f"{means[f'{flags.FLAGS.split}/count']:,} images, loss {means[f'{flags.FLAGS.split}/loss']:.4f}, in "
         f"{elapsed:.2f} s; parameters after step {trained.step:,} of {workdir}"
     )
 
 
 if __name__ == "__main__":
-    cli.run(main, sys.modules[__name__])
+    cli.run(main, define_flags, __doc__)

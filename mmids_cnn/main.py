@@ -6,7 +6,6 @@ The run folder (default runs/<name of the experiment file>) holds the configurat
 from, the metrics, the checkpoints and the result. The same command goes on where it stopped.
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
@@ -15,21 +14,24 @@ from ml_collections import config_flags
 from mmids_cnn import cli, run
 from mmids_cnn.terminal import MODES, Terminal
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Experiment file; a Python file that is run, so use only files you trust."
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; default runs/<name of the experiment file>.")
-_PROGRESS = flags.DEFINE_enum("progress", "auto", MODES, "How progress is shown.")
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    config_flags.DEFINE_config_file(
+        "config", None, "Experiment file; a Python file that is run, so use only files you trust."
+    )
+    flags.DEFINE_string("workdir", None, "Run folder; default runs/<name of the experiment file>.")
+    flags.DEFINE_enum("progress", "auto", MODES, "How progress is shown.")
 
 
 def main() -> None:
     """Resolves the configuration and runs it."""
-    experiment = cli.experiment(_CONFIG.value)
+    experiment = cli.experiment(flags.FLAGS.config)
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    workdir = Path(flags.FLAGS.workdir or Path("runs") / name)
 
-    run.execute(experiment, workdir, Terminal(_PROGRESS.value))
+    run.execute(experiment, workdir, Terminal(flags.FLAGS.progress))
 
 
 if __name__ == "__main__":
-    cli.run(main, sys.modules[__name__])
+    cli.run(main, define_flags, __doc__)

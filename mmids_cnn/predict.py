@@ -5,7 +5,6 @@
 IMAGE is any picture file: any size, colour or grey, dark on light or light on dark.
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
@@ -13,19 +12,22 @@ from absl import flags
 from mmids_cnn import cli, run
 from mmids_cnn.errors import ConfigError
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/base", "Folder of the run whose parameters are used.")
-_TEST_INDEX = flags.DEFINE_multi_integer(
-    "test_index", [], "Position in the test split, from 0; may be given several times."
-)
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("workdir", "runs/base", "Folder of the run whose parameters are used.")
+    flags.DEFINE_multi_integer(
+        "test_index", [], "Position in the test split, from 0; may be given several times."
+    )
+    flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
 
 
 def main() -> None:
     """Restores the parameters and prints, for each picture, its class and all probabilities."""
-    workdir = Path(_WORKDIR.value)
+    workdir = Path(flags.FLAGS.workdir)
     experiment = run.experiment(workdir)
     paths = cli.arguments()
-    if not paths and not _TEST_INDEX.value:
+    if not paths and not flags.FLAGS.test_index:
         raise ConfigError("expected picture files or --test_index=0, got neither; name at least one")
 
     import jax.numpy as jnp  # imported once the command line is known to be right
@@ -34,11 +36,11 @@ def main() -> None:
     from mmids_cnn import data, model, pictures, score, session
     from mmids_cnn.terminal import Terminal
 
-    trained = session.load(workdir, _CHECKPOINT.value)
+    trained = session.load(workdir, flags.FLAGS.checkpoint)
     dataset = data.load(experiment.dataset)
     test = dataset.splits["test"]
     names, images = [], []
-    for index in _TEST_INDEX.value:
+    for index in flags.FLAGS.test_index:
         if not 0 <= index < len(test.labels):
             raise ConfigError(f"--test_index: expected 0 to {len(test.labels) - 1}, got {index}")
         names.append(f"test image {index} (label {test.labels[index]})")
@@ -56,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, sys.modules[__name__], takes_arguments=True)
+    cli.run(main, define_flags, __doc__, takes_arguments=True)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from mmids_cnn import config as config_lib
+from mmids_cnn import interrupt
 from mmids_cnn.errors import ConfigError, UserError
 
 _ARGUMENTS: list[str] = []
@@ -31,6 +32,7 @@ def run(
       doc: what `--help` shows above the flags.
       takes_arguments: whether words that are no flags are expected.
     """
+    interrupt.watch()
     of_absl = set(flags.FLAGS)
     define_flags()
     _define_common_flags()
@@ -42,6 +44,9 @@ def run(
         _parse(sys.argv, own, takes_arguments)
         _prepare_jax()
         status = main() or 0
+    except interrupt.InterruptedRunError as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(error.exit_status)
     except UserError as error:
         if "--debug" in sys.argv:
             traceback.print_exc()

@@ -24,8 +24,9 @@ def _one_of(*names: str) -> Any:
     return _leaf("one of " + ", ".join(map(repr, names)), lambda value: value in names)
 
 
-def _text(expects: str) -> Any:
-    return _leaf(expects, lambda value: "\0" not in value)
+def _folder(expects: str) -> Any:
+    # Data may move: what it is, its fingerprint tells.
+    return _leaf(expects, lambda value: "\0" not in value, changes_result=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,8 @@ class Dataset:
     """Which data set, where it lies, and how much of its training split is held out."""
 
     name: str = _leaf("a name", lambda value: bool(value.strip()))
-    data_dir: str = _text("a folder, or '' for TFDS's default")
-    archives: str = _text("a folder of IDX archives, or ''")
+    data_dir: str = _folder("a folder, or '' for TFDS's default")
+    archives: str = _folder("a folder of IDX archives, or ''")
     validation_examples: int = _leaf("an integer >= 0", lambda value: value >= 0)
     placement: str = _one_of("auto", "resident", "streamed")
 

@@ -44,7 +44,9 @@ def main() -> None:
     scorer = score.Scorer(network, {flags.FLAGS.split: split}, experiment.eval.batch_size)
     scorer.compile(trained.params)
     started = time.perf_counter()
-    means = scorer(trained.params)[flags.FLAGS.split].means(flags.FLAGS.split)
+    scores = scorer(trained.params)
+    assert scores is not None
+    means = scores[flags.FLAGS.split].means(flags.FLAGS.split)
     elapsed = time.perf_counter() - started
     predictions = score.logits(network, trained.params, split.images).argmax(-1)
     counts = metrics.confusion(np.asarray(split.labels), predictions, dataset.num_classes)

@@ -26,18 +26,22 @@ _ADVICE = {
 }
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON so that a kill or a full disk leaves the old file or the new one, never a part."""
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that a kill or a full disk leaves the old one or the new one, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(partial, "w") as file:
-            json.dump(content, file, indent=2, allow_nan=True)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON as `write_text` does."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:

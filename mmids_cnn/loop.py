@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -51,6 +51,7 @@ def fit(
     state: train.TrainState | None = None,
     *,
     scored: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Point]:
     """Trains until `num_epochs` are complete.
 
@@ -62,6 +63,7 @@ def fit(
       dataset: the data.
       state: where to go on from; None starts anew, scoring the untrained network first.
       scored: the splits have been scored at `state` already.
+      stop: asked while scoring; True breaks the scoring off, and the point after it has no row.
 
     Yields:
       A point at the start, after each piece and after each evaluation; the last one is at the end.
@@ -87,7 +89,7 @@ def fit(
         row = None
         if not scored and cadence.due(step):
             with _timed(seconds, "eval"):
-                row = _row(step, step / per_epoch, state, scorer)
+                row = _row(step, step / per_epoch, state, scorer, stop)
             cadence.last = time.monotonic()
         scored = False
         yield Point(state, step, step / per_epoch, row, dataclasses.replace(seconds), images)
@@ -124,11 +126,16 @@ class _Cadence:
         return bool(every_seconds) and time.monotonic() - self.last >= every_seconds
 
 
-def _row(step: int, epoch: float, state: train.TrainState, scorer: score.Scorer) -> dict[str, float | int]:
+def _row(
+    step: int, epoch: float, state: train.TrainState, scorer: score.Scorer, stop: Callable[[], bool]
+) -> dict[str, float | int] | None:
     row: dict[str, float | int] = {"step": step, "epoch": epoch}
     if int(state.sums.count):
         row |= state.sums.means("train")
-    for split, sums in scorer(state.params).items():
+    scores = scorer(state.params, stop)
+    if scores is None:
+        return None
+    for split, sums in scores.items():
         row |= sums.means(split)
     return row
 

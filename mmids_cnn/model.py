@@ -26,12 +26,12 @@ class ConvPool(nn.Module):
     kernel_size: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 features"]:
+    def __call__(self, x: layers.BatchLast) -> layers.BatchLast:
         """Applies the block; an odd last row or column is dropped by the pooling."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        shape = (self.kernel_size, self.kernel_size, x.shape[0], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return layers.conv_relu_pool(x, kernel, bias)
+        return layers.conv_pool(x, kernel, bias)
 
 
 class ConvNet(nn.Module):
@@ -52,11 +52,11 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, images: UInt8[Array, "n h w c"]) -> Float[Array, "n classes"]:
         """Logits of a batch of images."""
-        x = images.astype(jnp.float32) / 255
+        x = layers.batch_last(images).astype(jnp.float32) / 255
         for features in self.channels:
             x = ConvPool(features, self.kernel_size)(x)
-        x = x.reshape(x.shape[0], -1)
-        return nn.Dense(self.num_classes, kernel_init=nn.initializers.glorot_uniform())(x)
+        dense = nn.Dense(self.num_classes, kernel_init=nn.initializers.glorot_uniform())
+        return dense(layers.flatten(x))
 
 
 class Layer(NamedTuple):
@@ -120,11 +120,9 @@ def table(network: ConvNet, image_shape: tuple[int, ...]) -> list[Layer]:
 
     variables = jax.eval_shape(run)
     outputs = variables["intermediates"]
-    return [
-        Layer(
-            name,
-            tuple(outputs[name]["__call__"][0].shape[1:]),
-            sum(leaf.size for leaf in jax.tree.leaves(params)),
-        )
-        for name, params in variables["params"].items()
-    ]
+    rows = []
+    for name, params in variables["params"].items():
+        shape = outputs[name]["__call__"][0].shape
+        shape = (*shape[1:3], shape[0]) if len(shape) == 4 else shape[1:]  # blocks keep the batch last
+        rows.append(Layer(name, shape, sum(leaf.size for leaf in jax.tree.leaves(params))))
+    return rows

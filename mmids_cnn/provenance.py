@@ -78,6 +78,20 @@ def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[st
     }
 
 
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two records of `collect` and may change bits, a phrase each."""
+    pairs = {
+        "python": (before.get("python"), now["python"]),
+        "device": (before.get("device"), now["device"]),
+        "xla_flags": (before.get("xla_flags"), now["xla_flags"]),
+        "data": (before.get("dataset", {}).get("fingerprint"), now["dataset"]["fingerprint"]),
+        "git_commit": (before.get("git_commit"), now["git_commit"]),
+    }
+    versions = before.get("packages", {})
+    pairs |= {name: (versions.get(name), version) for name, version in now["packages"].items()}
+    return [f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new]
+
+
 def _git() -> tuple[str | None, bool | None]:
     """Commit of the checkout that this code runs from, and whether it was changed since."""
     root = Path(mmids_cnn.__file__).parents[1]

@@ -6,6 +6,7 @@ The folder is a stable interface. Nothing here imports JAX until the input is kn
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal
     with files.faults(f"opening {workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
     with files.lock(workdir / ".lock"):
+        check(workdir, experiment)  # again, now that no other run can be at work here
         return session.Session(experiment, dataset, workdir, terminal, started, seconds).run()
 
 
@@ -69,13 +71,25 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
         return None
     before = config_lib.resolve(files.read_json(workdir / CONFIG))
     changed = config_lib.differences(before, experiment)
+    if _longer(before, experiment):
+        del changed["num_epochs"]
     if changed:
         fields = "; ".join(f"config.{k}: {old!r} there, {new!r} here" for k, (old, new) in changed.items())
         raise RunError(
             f"{workdir}: expected a run of this configuration, found one that differs in {fields}; "
             f"give it another folder, such as --workdir={workdir}-2"
         )
-    return files.read_json(workdir / RESULT) if (workdir / RESULT).exists() else None
+    if not (workdir / RESULT).exists():
+        return None
+    result = files.read_json(workdir / RESULT)
+    return result if result["epoch"] >= experiment.num_epochs else None
+
+
+def _longer(before: config_lib.Experiment, now: config_lib.Experiment) -> bool:
+    """Whether a run may go on to more epochs: its schedule must not depend on how many there are."""
+    settings = now.optimizer
+    timeless = settings.schedule == "constant" and settings.warmup_fraction == 0
+    return timeless and now.num_epochs > before.num_epochs
 
 
 def experiment(workdir: Path) -> config_lib.Experiment:
@@ -92,19 +106,17 @@ def experiment(workdir: Path) -> config_lib.Experiment:
     return config_lib.resolve(files.read_json(workdir / CONFIG))
 
 
-def cut_back(workdir: Path, step: int) -> list[dict[str, Any]]:
-    """Drops rows of metrics after a step, and a torn last one; returns the rows kept."""
+def cut_back(workdir: Path, keep: Callable[[int], bool]) -> list[dict[str, Any]]:
+    """Keeps those rows of metrics whose step `keep` accepts, dropping a torn last one; returns them."""
     path = workdir / METRICS
     rows = []
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_text().splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 rows.append(json.loads(line))
-    kept = [row for row in rows if row["step"] <= step]
+    kept = [row for row in rows if keep(row["step"])]
     if path.exists():
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        partial.replace(path)
+        files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     return kept
 
 

@@ -1,6 +1,6 @@
 """Scores all examples of a split: none dropped, none counted twice, however the batch size divides them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -51,24 +51,33 @@ class Scorer:
                 params, metrics.Sums.zero(), *arrays, zero, zero, network=self._network, size=size
             ).compile()
 
-    def __call__(self, params: model.Params) -> dict[str, metrics.Sums]:
-        """Sums over all examples of each split."""
+    def __call__(
+        self, params: model.Params, stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, metrics.Sums] | None:
+        """Sums over all examples of each split; None if `stop` said so before the end."""
         if not self._programs:
             self.compile(params)
-        return {name: self._score(name, params) for name in self._splits}
+        scores = {}
+        for name in self._splits:
+            sums = self._score(name, params, stop)
+            if sums is None:
+                return None
+            scores[name] = sums
+        return scores
 
-    def _score(self, name: str, params: model.Params) -> metrics.Sums:
+    def _score(self, name: str, params: model.Params, stop: Callable[[], bool]) -> metrics.Sums | None:
         size, count = self._size[name], len(self._splits[name].labels)
         resident = isinstance(self._splits[name].images, jax.Array)
         sums = metrics.Sums.zero()
         for counted in range(0, count, size):
+            if stop():
+                return None
             start = min(counted, count - size)  # the last slice reaches back over counted examples
             images, labels = self._slices(name, start)
             offset = 0 if resident else start
-            sums = self._programs[name](
-                params, sums, images, labels, jnp.int32(start - offset), jnp.int32(counted - offset)
-            )
-        return jax.block_until_ready(sums)
+            at = (jnp.int32(start - offset), jnp.int32(counted - offset))
+            sums = jax.block_until_ready(self._programs[name](params, sums, images, labels, *at))
+        return sums
 
     def _slices(self, name: str, start: int) -> tuple[Any, Any]:
         images, labels = self._splits[name]

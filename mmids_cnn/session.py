@@ -5,17 +5,17 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from flax import serialization
 
-from mmids_cnn import checkpoint, config, data, files, loop, model, provenance, run, train
+from mmids_cnn import checkpoint, config, data, files, interrupt, loop, model, provenance, run, train
 from mmids_cnn.errors import RunError
 from mmids_cnn.terminal import Terminal
 
 
 class Trained(NamedTuple):
-    """What evaluation and prediction need of a run."""
+    """Parameters and how many steps they were trained for."""
 
     params: model.Params
     step: int
@@ -25,11 +25,11 @@ def load(workdir: Path, which: str = "newest") -> Trained:
     """Parameters of a run, finished or not.
 
     Args:
-      workdir: the run run.
+      workdir: the run folder.
       which: 'newest' (that is whole), 'best' (by validation accuracy, else training loss), or a step.
 
     Raises:
-      RunError: there is no run, or the checkpoint is not there or not whole.
+      RunError: there is no checkpoint, or the one asked for is not there or not whole.
     """
     folder = workdir / run.CHECKPOINTS
     if not folder.is_dir():
@@ -49,6 +49,26 @@ def load(workdir: Path, which: str = "newest") -> Trained:
     return Trained(restored.tree["params"], restored.step)
 
 
+def show_setting(
+    experiment: config.Experiment, dataset: data.Dataset, workdir: Path, terminal: Terminal
+) -> None:
+    """Shows what is about to be trained, on what, with what; raises `ConfigError` if it cannot be."""
+    terminal.close()
+    terminal.note(provenance.describe_device(provenance.device()))
+    sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
+    height, width, channels = dataset.image_shape
+    terminal.note(
+        f"data: {dataset.name}, {sizes}, {height}x{width}x{channels}, {dataset.num_classes} classes, "
+        f"fingerprint {dataset.fingerprint[:16]}"
+    )
+    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
+    rows = model.table(network, dataset.image_shape)
+    total = sum(row.parameters for row in rows)
+    shown = [(r.name, "x".join(map(str, r.output_shape)), f"{r.parameters:,}") for r in rows]
+    terminal.table("", ("layer", "output", "parameters"), [*shown, ("total", "", f"{total:,}")])
+    terminal.note(f"workdir: {workdir}, seed {experiment.seed}")
+
+
 class Session:
     """Trains in a run folder that this process has locked."""
 
@@ -65,54 +85,62 @@ class Session:
         self._workdir, self._terminal = workdir, terminal
         self._started, self._data_seconds = started, data_seconds
         self._per_epoch = train.steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
-        self._before: dict[str, float] = dict.fromkeys(
-            ("data", "compile", "train", "eval", "total", "images"), 0.0
-        )
+        self._before = dict.fromkeys(("data", "compile", "train", "eval", "total", "images"), 0.0)
         self._best = -math.inf
         self._saved_step = -1
         self._last_save = time.monotonic()
         self._row: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
-        """Trains to the end and returns the result."""
+        """Trains to the end and returns the result.
+
+        Raises:
+          FaultError: a file could not be written; the last checkpoint is whole.
+          InterruptedRunError: a signal asked to stop; what there was to save is saved.
+          NonFiniteError: training broke down; the last checkpoint is finite.
+        """
         with files.faults(f"writing to {self._workdir}"):
-            files.write_json(self._workdir / run.CONFIG, config.to_dict(self._experiment))
-            files.write_json(
-                self._workdir / run.PROVENANCE,
-                provenance.collect(self._experiment, self._dataset),
-            )
             checkpoints = checkpoint.Checkpoints(
                 self._workdir / run.CHECKPOINTS, self._experiment.checkpoint.keep
             )
-            with contextlib.closing(checkpoints):
-                return self._train(checkpoints)
-
-    def _train(self, checkpoints: checkpoint.Checkpoints) -> dict[str, Any]:
-        state, scored = self._restore(checkpoints)
-        last: loop.Point | None = None
-        with open(self._workdir / run.METRICS, "a") as log:
-            for point in loop.fit(self._experiment, self._dataset, state, scored=scored):
-                if point.row:
-                    self._log(log, point)
-                self._show(point, last)
-                if self._save_due(point):
-                    self._save(checkpoints, point)
-                last = point
-        assert last is not None
-        if last.step != self._saved_step:
-            self._save(checkpoints, last)
-        checkpoints.wait()
-        self._terminal.close()
-        result = self._result(last)
-        files.write_json(self._workdir / run.RESULT, result)
+            try:
+                state, scored = self._restore(checkpoints)
+                self._record()
+                result = self._train(checkpoints, state, scored)
+            finally:
+                self._terminal.close()
+                checkpoints.close()
+            files.write_json(self._workdir / run.RESULT, result)
         self._terminal.say(run.summary(result, self._workdir))
         return result
 
+    def _record(self) -> None:
+        """Writes what is run and with what; the result of a shorter run is no longer one."""
+        now = provenance.collect(self._experiment, self._dataset)
+        path = self._workdir / run.PROVENANCE
+        before = files.read_json(path) if self._saved_step >= 0 and path.exists() else now
+        changed = provenance.changes(before, now)
+        if changed:
+            self._terminal.say(
+                f"note: {'; '.join(changed)} since this run began; its bits may differ from an unbroken run's"
+            )
+        (self._workdir / run.RESULT).unlink(missing_ok=True)
+        files.write_json(self._workdir / run.CONFIG, config.to_dict(self._experiment))
+        files.write_json(path, now)
+
     def _restore(self, checkpoints: checkpoint.Checkpoints) -> tuple[train.TrainState | None, bool]:
         restored = checkpoints.restore_newest(self._terminal.say)
-        rows = run.cut_back(self._workdir, restored.step if restored else -1)
+        rows = run.cut_back(
+            self._workdir, lambda step: restored is not None and self._keep(step, restored.step)
+        )
         if restored is None:
             return None, False
+        if restored.meta["data"] != self._dataset.fingerprint:
+            raise RunError(
+                f"{self._workdir}: expected the data this run began with (fingerprint "
+                f"{restored.meta['data'][:16]}), found {self._dataset.fingerprint[:16]}; put that data back, "
+                "or name another --workdir"
+            )
         template = train.init_state(self._experiment, self._dataset)
         state = serialization.from_state_dict(template, restored.tree)
         self._before, self._best = restored.meta["seconds"], restored.meta["best"]
@@ -121,14 +149,54 @@ class Session:
         self._row = rows[-1] if rows else {}
         return state, self._row.get("step") == restored.step
 
-    def _log(self, log: Any, point: loop.Point) -> None:
+    def _keep(self, step: int, restored: int) -> bool:
+        """Whether an unbroken run would have a row at this step, with `restored` steps taken.
+
+        Not so where a shorter run ended that now goes on, unless its end is due to be scored anyway.
+        """
+        cadence, last = self._experiment.eval, self._experiment.num_epochs * self._per_epoch
+        ended_there = step == restored and step % self._per_epoch == 0 and step != last
+        due = bool(cadence.every_epochs) and step % (cadence.every_epochs * self._per_epoch) == 0
+        return step <= restored and (not ended_there or due or cadence.every_seconds > 0)
+
+    def _train(
+        self, checkpoints: checkpoint.Checkpoints, state: train.TrainState | None, scored: bool
+    ) -> dict[str, Any]:
+        points = loop.fit(
+            self._experiment,
+            self._dataset,
+            state,
+            scored=scored,
+            stop=lambda: interrupt.requested() is not None,
+        )
+        last: loop.Point | None = None
+        with open(self._workdir / run.METRICS, "a") as log:
+            for point in points:
+                if point.row:
+                    self._log(log, point)
+                self._show(point, last)
+                stop = interrupt.requested()
+                if self._save_due(point) or (stop and point.step not in (0, self._saved_step)):
+                    self._save(checkpoints, point)
+                if stop:
+                    checkpoints.wait()
+                    raise interrupt.InterruptedRunError(
+                        stop,
+                        f"after step {point.step:,}, which is saved; give the same command again to go on",
+                    )
+                interrupt.defer(self._terminal.close)
+                last = point
+        assert last is not None
+        if last.step != self._saved_step:
+            self._save(checkpoints, last)
+        checkpoints.wait()
+        return self._result(last)
+
+    def _log(self, log: TextIO, point: loop.Point) -> None:
         assert point.row is not None
-        self._row = {
-            "step": point.row["step"],
-            "epoch": point.row["epoch"],
-            "seconds": self._seconds(point)["total"],
-            **point.row,
-        }
+        row = dict(point.row)
+        head = {"step": row.pop("step"), "epoch": row.pop("epoch")}
+        self._row = {**head, "seconds": self._seconds(point)["total"], **row}
         log.write(json.dumps(self._row) + "\n")
         log.flush()
         self._terminal.row(self._row)
@@ -140,14 +208,18 @@ class Session:
         done = epochs * examples + inside * self._experiment.batch_size
         spent = point.seconds.train - (last.seconds.train if last else 0)
         rate = (point.images - (last.images if last else 0)) / spent if spent else 0
-        epoch = min(int(point.epoch) + 1, self._experiment.num_epochs)
-        what = f"epoch {epoch}/{self._experiment.num_epochs}"
-        self._terminal.progress(what, done, total, rate, "images")
+        if last and not last.images and point.images:
+            elapsed = time.perf_counter() - self._started
+            self._terminal.note(
+                f"first step after {elapsed:.1f} s, compiling took {point.seconds.compile:.1f} s"
+            )
+        epoch = min(epochs + 1, self._experiment.num_epochs)
+        self._terminal.progress(f"epoch {epoch}/{self._experiment.num_epochs}", done, total, rate, "images")
 
     def _save_due(self, point: loop.Point) -> bool:
         cadence = self._experiment.checkpoint
         epoch, inside = divmod(point.step, self._per_epoch)
-        if point.step == 0 or point.step == self._saved_step:
+        if point.step in (0, self._saved_step):
             return False
         if cadence.every_epochs and not inside and epoch % cadence.every_epochs == 0:
             return True
@@ -157,8 +229,12 @@ class Session:
     def _save(self, checkpoints: checkpoint.Checkpoints, point: loop.Point) -> None:
         score = _score(self._row)
         self._best = max(self._best, score)
-        meta = {"seconds": self._seconds(point), "best": self._best}
-        checkpoints.save(point.step, tree_of(point.state), meta, score)
+        meta = {
+            "data": self._dataset.fingerprint,
+            "seconds": self._seconds(point),
+            "best": self._best,
+        }
+        checkpoints.save(point.step, serialization.to_state_dict(point.state), meta, score)
         self._saved_step, self._last_save = point.step, time.monotonic()
 
     def _seconds(self, point: loop.Point) -> dict[str, float]:
@@ -183,13 +259,8 @@ class Session:
             **scores,
             **{f"seconds/{name}": value for name, value in seconds.items()},
             "images_per_second": images / seconds["train"],
-            "fingerprint": checkpoint.fingerprint(tree_of(point.state)["params"]),
+            "fingerprint": checkpoint.fingerprint(serialization.to_state_dict(point.state)["params"]),
         }
-
-
-def tree_of(state: train.TrainState) -> checkpoint.Tree:
-    """A state as nested dicts, as it is saved."""
-    return serialization.to_state_dict(state)
 
 
 def _score(row: dict[str, Any]) -> float:
@@ -197,23 +268,3 @@ def _score(row: dict[str, Any]) -> float:
     if "validation/accuracy" in row:
         return row["validation/accuracy"]
     return -row.get("train/loss", math.inf)
-
-
-def show_setting(
-    experiment: config.Experiment, dataset: data.Dataset, workdir: Path, terminal: Terminal
-) -> None:
-    """Shows what is about to be trained, on what, with what; raises `ConfigError` if it cannot be."""
-    terminal.close()
-    terminal.note(provenance.describe_device(provenance.device()))
-    sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
-    height, width, channels = dataset.image_shape
-    terminal.note(
-        f"data: {dataset.name}, {sizes}, {height}x{width}x{channels}, {dataset.num_classes} classes, "
-        f"fingerprint {dataset.fingerprint[:16]}"
-    )
-    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    rows = model.table(network, dataset.image_shape)
-    total = sum(row.parameters for row in rows)
-    shown = [(r.name, "x".join(map(str, r.output_shape)), f"{r.parameters:,}") for r in rows]
-    terminal.table("", ("layer", "output", "parameters"), [*shown, ("total", "", f"{total:,}")])
-    terminal.note(f"workdir: {workdir}, seed {experiment.seed}")

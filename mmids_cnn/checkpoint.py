@@ -4,6 +4,7 @@ Orbax commits a step's folder by one rename, so a kill leaves whole checkpoints 
 is a changed bit in a data file; the digests, committed in the same folder, are there for that.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -17,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from mmids_cnn.errors import RunError
+from mmids_cnn.errors import FaultError, RunError
 
 Tree = dict[str, Any]
 """Nested dicts with string keys, arrays at the leaves."""
@@ -62,7 +63,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 1, *, read_only: bool = False) -> None:
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every step of every save
+        # Orbax tells every step of every save, and its failures twice: they are raised as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder, self._read_only = folder, read_only
         policies = [
             managers.LatestN(keep),
@@ -83,22 +85,34 @@ class Checkpoints:
         copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)  # its memory is reused
         digests = {path: digest(array) for path, array in leaves(copy)}
         content = {"step": step, "score": score, "digests": digests, **meta}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(copy),
-                meta=ocp.args.JsonSave({**content, "self": _digest_of_json(content)}),
-            ),
-            metrics={"score": score},
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(copy),
+            meta=ocp.args.JsonSave({**content, "self": _digest_of_json(content)}),
         )
+        with self._faults():
+            self._manager.save(step, args=args, metrics={"score": score})
 
     def wait(self) -> None:
         """Returns when all that was given to `save` is on the disk."""
-        self._manager.wait_until_finished()
+        with self._faults():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then ends the writing thread."""
-        self._manager.close()
+        with self._faults():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Failures to write as one line; those of the writing thread come wrapped, as many kinds."""
+        try:
+            yield
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise FaultError(
+                f"saving to {self._folder} failed: {reason}; the checkpoints before it are whole: see to it, "
+                "then give the same command again"
+            ) from error
 
     def steps(self) -> list[int]:
         """Steps for which there is a folder, whole or not, ascending."""

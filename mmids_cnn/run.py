@@ -106,17 +106,21 @@ def experiment(workdir: Path) -> config_lib.Experiment:
     return config_lib.resolve(files.read_json(workdir / CONFIG))
 
 
-def cut_back(workdir: Path, keep: Callable[[int], bool]) -> list[dict[str, Any]]:
-    """Keeps those rows of metrics whose step `keep` accepts, dropping a torn last one; returns them."""
-    path = workdir / METRICS
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics of a run, without a last one that a kill tore."""
     rows = []
     with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text().splitlines():
+        for line in (workdir / METRICS).read_text().splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 rows.append(json.loads(line))
-    kept = [row for row in rows if keep(row["step"])]
-    if path.exists():
-        files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return rows
+
+
+def cut_back(workdir: Path, keep: Callable[[int], bool]) -> list[dict[str, Any]]:
+    """Keeps those rows of metrics whose step `keep` accepts; returns them."""
+    kept = [row for row in metrics(workdir) if keep(row["step"])]
+    if (workdir / METRICS).exists():
+        files.write_text(workdir / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
     return kept
 
 

@@ -1,0 +1,72 @@
+"""Runs a finished run again from its record and says 'identical', or what differs.
+
+    python -m mmids_cnn.reproduce --workdir=RUN [--into=DIR]
+
+The new run is trained in a folder of its own, RUN-reproduced by default. Exit status 0: identical; 1: not.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from mmids_cnn import cli, files, run
+from mmids_cnn.errors import RunError
+from mmids_cnn.terminal import MODES, Terminal
+
+_CLOCK = ("seconds", "images_per_second")  # what no two runs share
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("workdir", "runs/base", "Folder of the finished run to reproduce.")
+    flags.DEFINE_string("into", None, "Folder of the new run; default <workdir>-reproduced.")
+    flags.DEFINE_enum("progress", "auto", MODES, "How progress is shown.")
+
+
+def main() -> int:
+    """Trains again and compares results and metrics, bit for bit."""
+    old = Path(flags.FLAGS.workdir)
+    new = Path(flags.FLAGS.into or f"{old}-reproduced")
+    experiment = run.experiment(old)
+    if not (old / run.RESULT).exists():
+        raise RunError(f"--workdir: expected a finished run, found no {run.RESULT} in {old}; finish it first")
+    if new.resolve() == old.resolve():
+        raise RunError(f"--into: expected a folder other than --workdir, got {new}; name another")
+    terminal = Terminal(flags.FLAGS.progress)
+    run.execute(experiment, new, terminal)
+
+    from mmids_cnn import provenance  # JAX: imported by the run anyway
+
+    found = differences(old, new)
+    if not found:
+        terminal.say(f"identical: {new} has the results, metrics and parameters of {old}, bit for bit")
+        return 0
+    setting = provenance.changes(*(files.read_json(path / run.PROVENANCE) for path in (old, new)))
+    terminal.say(f"different: {'; '.join(found)}")
+    terminal.say(f"what else differs: {'; '.join(setting) if setting else 'nothing that was recorded'}")
+    return 1
+
+
+def differences(old: Path, new: Path) -> list[str]:
+    """What differs between two finished runs, clocks aside; a phrase each."""
+    before, after = (_timeless(files.read_json(path / run.RESULT)) for path in (old, new))
+    phrases = [
+        f"{key} was {before.get(key)}, is {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    rows = [[_timeless(row) for row in run.metrics(path)] for path in (old, new)]
+    if rows[0] != rows[1]:
+        first = next((a for a, b in zip(*rows, strict=False) if a != b), None)
+        where = f"from step {first['step']} on" if first else "in their number"
+        phrases.append(f"the rows of {run.METRICS} {where}")
+    return phrases
+
+
+def _timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if not key.startswith(_CLOCK)}
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags, __doc__)

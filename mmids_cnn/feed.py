@@ -92,11 +92,12 @@ class Resident:
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
-        program = jax.jit(steps_resident, donate_argnames="state", static_argnames="batch_size")
+        steps = functools.partial(steps_resident, batch_size=self._batch_size)
+        if state.members:
+            steps = jax.vmap(steps, in_axes=(0, None, None, 0, None, None))
         order, zero = self._order_of(state, 0), jnp.int32(0)
-        self._program = program.lower(
-            state, self._images, self._labels, order, zero, zero, batch_size=self._batch_size
-        ).compile()
+        program = jax.jit(steps, donate_argnums=0)
+        self._program = program.lower(state, self._images, self._labels, order, zero, zero).compile()
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
@@ -105,9 +106,14 @@ class Resident:
 
     def _order_of(self, state: TrainState, epoch: int) -> Array:
         if self._order[0] != epoch:
-            order = epoch_order(state.h.seed, jnp.int32(epoch), len(self._labels), self._batch_size)
-            self._order = (epoch, order)
+            self._order = (epoch, self._draw(state.h.seed, epoch))
         return self._order[1]
+
+    def _draw(self, seed: Array, epoch: int) -> Array:
+        def draw(seed: Array) -> Array:
+            return epoch_order(seed, jnp.int32(epoch), len(self._labels), self._batch_size)
+
+        return jax.vmap(draw)(seed) if seed.ndim else draw(seed)
 
 
 class Streamed:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, score, train
+from mmids_cnn import data, feed, metrics, score, train
 from mmids_cnn.errors import NonFiniteError
 
 _PIECE_SECONDS = 0.5  # how long training keeps control before progress, signals and cadences are seen to
@@ -25,6 +25,10 @@ class Seconds:
     eval: float = 0.0
 
 
+Row = dict[str, float | int]
+"""Metrics by name, after `step` steps."""
+
+
 class Point(NamedTuple):
     """Where training is when `fit` hands over control.
 
@@ -32,7 +36,7 @@ class Point(NamedTuple):
       state: after `step` steps. The next piece reuses its memory: copy what is to be kept.
       step: steps taken since the run began.
       epoch: the same in epochs, with a fraction.
-      row: if the splits were just scored, a row of metrics; else None.
+      row: if the splits were just scored, a row of metrics, a list of rows for a population; else None.
       seconds: spent so far by this call of `fit`.
       images: training images seen so far by this call of `fit`.
     """
@@ -40,7 +44,7 @@ class Point(NamedTuple):
     state: train.TrainState
     step: int
     epoch: float
-    row: dict[str, float | int] | None
+    row: Row | list[Row] | None
     seconds: Seconds
     images: int
 
@@ -61,7 +65,8 @@ def fit(
     Args:
       experiment: the configuration.
       dataset: the data.
-      state: where to go on from; None starts anew, scoring the untrained network first.
+      state: where to go on from; None starts anew, scoring the untrained network first. May be a population,
+        whose members differ from `experiment` in traced numbers alone.
       scored: the splits have been scored at `state` already.
       stop: asked while scoring; True breaks the scoring off, and the point after it has no row.
 
@@ -70,7 +75,8 @@ def fit(
 
     Raises:
       ConfigError: the network does not fit the data.
-      NonFiniteError: a loss or gradient was not finite, and `train.on_nonfinite` is 'stop'.
+      NonFiniteError: a loss or gradient was not finite, and `train.on_nonfinite` is 'stop'. In a population
+        such a member stays as it was, and the others go on.
     """
     seconds = Seconds()
     with _timed(seconds, "data"):
@@ -78,13 +84,13 @@ def fit(
         held = {name: split for name, split in dataset.splits.items() if name != "train"}
     with _timed(seconds, "compile"):
         state = train.init_state(experiment, dataset) if state is None else state
-        scorer = score.Scorer(state.recipe.network, held, experiment.eval.batch_size)
+        scorer = score.Scorer(state.recipe.network, held, experiment.eval.batch_size, state.members)
         begin_epoch = jax.jit(train.begin_epoch, donate_argnames="state").lower(state).compile()
         batches.compile(state)
         scorer.compile(state.params)
     per_epoch, num_examples = batches.steps_per_epoch, len(dataset.splits["train"].labels)
     cadence = _Cadence(experiment.eval, per_epoch, experiment.num_epochs * per_epoch)
-    step, images, rate = int(state.step), 0, 0.0
+    step, images, rate = int(state.step.max()), 0, 0.0
     while True:
         row = None
         if not scored and cadence.due(step):
@@ -128,20 +134,27 @@ class _Cadence:
 
 def _row(
     step: int, epoch: float, state: train.TrainState, scorer: score.Scorer, stop: Callable[[], bool]
-) -> dict[str, float | int] | None:
-    row: dict[str, float | int] = {"step": step, "epoch": epoch}
-    if int(state.sums.count):
-        row |= state.sums.means("train")
+) -> Row | list[Row] | None:
     scores = scorer(state.params, stop)
     if scores is None:
         return None
-    for split, sums in scores.items():
-        row |= sums.means(split)
-    return row
+    splits = ("train", *scores)
+    scores = jax.device_get({"train": state.sums, **scores})
+
+    def one(scores: dict[str, metrics.Sums]) -> Row:
+        row: Row = {"step": step, "epoch": epoch}
+        for split in splits:
+            if scores[split].count:
+                row |= scores[split].means(split)
+        return row
+
+    if state.members is None:
+        return one(scores)
+    return [one(jax.tree.map(lambda leaf, i=i: leaf[i], scores)) for i in range(state.members)]
 
 
 def _require_finite(state: train.TrainState, per_epoch: int) -> None:
-    if state.recipe.skip_nonfinite or not int(state.nonfinite):
+    if state.members or state.recipe.skip_nonfinite or not int(state.nonfinite):
         return
     step = int(state.step)
     raise NonFiniteError(

@@ -1,5 +1,6 @@
 """Scores all examples of a split: none dropped, none counted twice, however the batch size divides them."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,10 +32,16 @@ def add_slice(
 
 
 class Scorer:
-    """Scores some splits with any parameters of one network."""
+    """Scores some splits with any parameters of one network, or with those of a population's `members`."""
 
-    def __init__(self, network: model.ConvNet, splits: Mapping[str, data.Split], batch_size: int) -> None:
-        self._network = network
+    def __init__(
+        self,
+        network: model.ConvNet,
+        splits: Mapping[str, data.Split],
+        batch_size: int,
+        members: int | None = None,
+    ) -> None:
+        self._network, self._members = network, members
         self._splits = dict(splits)
         self._size = {name: min(batch_size, len(s.labels)) for name, s in splits.items()}
         for name, split in splits.items():
@@ -44,12 +51,13 @@ class Scorer:
 
     def compile(self, params: model.Params) -> None:
         """Compiles a program for each split, for parameters like these."""
-        program = jax.jit(add_slice, static_argnames=("network", "size"))
         for name, size in self._size.items():
+            add: Any = functools.partial(add_slice, network=self._network, size=size)
+            if self._members:
+                add = jax.vmap(add, in_axes=(0, 0, None, None, None, None))
             arrays, zero = self._slices(name, 0), jnp.int32(0)
-            self._programs[name] = program.lower(
-                params, metrics.Sums.zero(), *arrays, zero, zero, network=self._network, size=size
-            ).compile()
+            program = jax.jit(add).lower(params, self._zero(), *arrays, zero, zero)
+            self._programs[name] = program.compile()
 
     def __call__(
         self, params: model.Params, stop: Callable[[], bool] = lambda: False
@@ -68,7 +76,7 @@ class Scorer:
     def _score(self, name: str, params: model.Params, stop: Callable[[], bool]) -> metrics.Sums | None:
         size, count = self._size[name], len(self._splits[name].labels)
         resident = isinstance(self._splits[name].images, jax.Array)
-        sums = metrics.Sums.zero()
+        sums = self._zero()
         for counted in range(0, count, size):
             if stop():
                 return None
@@ -78,6 +86,10 @@ class Scorer:
             at = (jnp.int32(start - offset), jnp.int32(counted - offset))
             sums = jax.block_until_ready(self._programs[name](params, sums, images, labels, *at))
         return sums
+
+    def _zero(self) -> metrics.Sums:
+        zero = metrics.Sums.zero()
+        return jax.tree.map(lambda x: jnp.zeros(self._members, x.dtype), zero) if self._members else zero
 
     def _slices(self, name: str, start: int) -> tuple[Any, Any]:
         images, labels = self._splits[name]

@@ -172,8 +172,8 @@ class Session:
         last: loop.Point | None = None
         with open(self._workdir / run.METRICS, "a") as log:
             for point in points:
-                if point.row:
-                    self._log(log, point)
+                if isinstance(point.row, dict):
+                    self._log(log, point, point.row)
                 self._show(point, last)
                 stop = interrupt.requested()
                 if self._save_due(point) or (stop and point.step not in (0, self._saved_step)):
@@ -192,9 +192,8 @@ class Session:
         checkpoints.wait()
         return self._result(last)
 
-    def _log(self, log: TextIO, point: loop.Point) -> None:
-        assert point.row is not None
-        row = dict(point.row)
+    def _log(self, log: TextIO, point: loop.Point, row: loop.Row) -> None:
+        row = dict(row)
         head = {"step": row.pop("step"), "epoch": row.pop("epoch")}
         self._row = {**head, "seconds": self._seconds(point)["total"], **row}
         log.write(json.dumps(self._row) + "\n")

@@ -1,6 +1,8 @@
 """Training as pure functions of its state: `init_state` and `train_step`."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -33,7 +35,10 @@ class Recipe:
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything that training carries from step to step."""
+    """Everything that training carries from step to step.
+
+    In a population every array has a leading axis for its members.
+    """
 
     step: Int32[Array, ""]  # steps taken
     params: model.Params
@@ -42,6 +47,11 @@ class TrainState(flax.struct.PyTreeNode):
     nonfinite: Int32[Array, ""]  # steps whose loss or gradient was not finite
     h: optimizer.Hyperparams
     recipe: Recipe = flax.struct.field(pytree_node=False)
+
+    @property
+    def members(self) -> int | None:
+        """How many members the population has; None for a single state."""
+        return self.step.shape[0] if self.step.ndim else None
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -55,18 +65,41 @@ def init_state(experiment: config_lib.Experiment, dataset: data.Dataset) -> Trai
     Raises:
       ConfigError: the network does not fit the images.
     """
+    h = optimizer.hyperparams(experiment)
+    return _init(recipe(experiment, dataset), h, dataset.image_shape)
+
+
+def init_population(experiments: Sequence[config_lib.Experiment], dataset: data.Dataset) -> TrainState:
+    """The states of several experiments before the first step, stacked: a population, trained as one.
+
+    Raises:
+      ConfigError: the network does not fit the images.
+      ValueError: the experiments differ in more than traced numbers.
+    """
+    recipes = {recipe(experiment, dataset) for experiment in experiments}
+    if len(recipes) != 1:
+        raise ValueError(f"experiments: expected one recipe for all, got {len(recipes)}")
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *map(optimizer.hyperparams, experiments))
+    return _init_population(recipes.pop(), stacked, dataset.image_shape)
+
+
+def recipe(experiment: config_lib.Experiment, dataset: data.Dataset) -> Recipe:
+    """What is compiled into the steps of an experiment; equal recipes can be trained as one population.
+
+    Raises:
+      ConfigError: the network does not fit the images.
+    """
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
     settings = experiment.optimizer
     epoch = steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
     timeless = settings.schedule == "constant" and settings.warmup_fraction == 0
-    recipe = Recipe(
+    return Recipe(
         network=network,
         optimizer=settings.name,
         schedule=settings.schedule,
         total_steps=0 if timeless else epoch * experiment.num_epochs,
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
     )
-    return _init(recipe, optimizer.hyperparams(experiment), dataset.image_shape)
 
 
 def init_from(recipe: Recipe, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:
@@ -80,9 +113,14 @@ def init_from(recipe: Recipe, h: optimizer.Hyperparams, image_shape: tuple[int, 
 _init = jax.jit(init_from, static_argnames=("recipe", "image_shape"))
 
 
+@functools.partial(jax.jit, static_argnames=("recipe", "image_shape"))
+def _init_population(recipe: Recipe, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:
+    return jax.vmap(lambda h: init_from(recipe, h, image_shape))(h)
+
+
 def begin_epoch(state: TrainState) -> TrainState:
     """The state with the sums of the epoch before set back to zero."""
-    return state.replace(sums=metrics.Sums.zero())
+    return state.replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sums]:

@@ -1,12 +1,17 @@
 """Fixtures: real MNIST, prepared once for the whole test run, and the command line as a user calls it."""
 
 import dataclasses
+import hashlib
+import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import beartype
+import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -14,12 +19,56 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # `from experiments import base`, from any working directory
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-with install_import_hook("mmids_cnn", "beartype.beartype"):  # checks shapes and dtypes at every call
+TYPECHECKED = (
+    "config",
+    "data",
+    "datasets",
+    "errors",
+    "files",
+    "loop",
+    "losses",
+    "optimizer",
+    "score",
+    "train",
+)
+
+
+def checked(function: Any, *_: Any, **__: Any) -> Any:
+    """Beartype, but for `__init__`: JAX rebuilds a PyTree's dataclass around leaves that are no arrays."""
+    return function if function.__name__ == "__init__" else beartype.beartype(function)
+
+
+with install_import_hook([f"mmids_cnn.{name}" for name in TYPECHECKED], "conftest.checked"):
+    import jax  # here, because the platform has to be chosen before
+    import jax.numpy as jnp
+
+    from experiments import base
     from mmids_cnn import config as config_lib
-    from mmids_cnn import data
-from experiments import base
+    from mmids_cnn import data, train
+
+    for name in TYPECHECKED:  # their shapes and dtypes are checked at every call
+        importlib.import_module(f"mmids_cnn.{name}")
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+Vary = Callable[..., config_lib.Experiment]
+BatchOf = Callable[..., train.Batch]
+
+
+def digests(tree: Any) -> dict[str, str]:
+    """A digest of the bits of each leaf: trees with equal digests are equal, and what differs is short."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path): hashlib.sha256(np.asarray(x).tobytes()).hexdigest()[:12]
+        for path, x in leaves
+    }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of compiled programs for one worker of one run: tests that share a program share its cost."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +93,44 @@ def experiment(data_dir: Path) -> config_lib.Experiment:
 def mnist(experiment: config_lib.Experiment) -> data.Dataset:
     """Real MNIST: 60,000 and 10,000 images."""
     return data.load(experiment.dataset)
+
+
+@pytest.fixture(scope="session")
+def small(mnist: data.Dataset) -> data.Dataset:
+    """The first 1,000 training and 500 test images of MNIST: an epoch is 8 steps of 128, the last of 104."""
+    sizes = {"train": 1000, "test": 500}
+    splits = {
+        name: data.Split(*(array[:size] for array in mnist.splits[name])) for name, size in sizes.items()
+    }
+    return dataclasses.replace(mnist, splits=splits)
+
+
+@pytest.fixture(scope="session")
+def vary(experiment: config_lib.Experiment) -> Vary:
+    """The reference recipe with some leaves changed: `vary(seed=1, optimizer={"name": "sgd"})`."""
+
+    def call(**changes: Any) -> config_lib.Experiment:
+        tree = config_lib.to_dict(experiment)
+        for name, value in changes.items():
+            tree[name] = tree[name] | value if isinstance(value, dict) else value
+        return config_lib.resolve(tree)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def batch_of(mnist: data.Dataset) -> BatchOf:
+    """A batch of the training images at some indices, filled up with invalid black ones to `size`."""
+    train_split = mnist.splits["train"]
+
+    def call(indices: Sequence[int], size: int) -> train.Batch:
+        chosen, count = np.asarray(indices), len(indices)
+        images = np.zeros((size, *mnist.image_shape), np.uint8)
+        labels = np.zeros(size, np.int32)
+        images[:count], labels[:count] = train_split.images[chosen], train_split.labels[chosen]
+        return train.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.arange(size) < count)
+
+    return call
 
 
 @pytest.fixture

@@ -5,6 +5,11 @@
 Prints loss and accuracy over every example of the split, and how each class fared.
 """
 
+if __name__ == "__main__":  # before the imports below take their time
+    from mmids_cnn import interrupt
+
+    interrupt.watch()
+
 import time
 from pathlib import Path
 

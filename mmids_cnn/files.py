@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import socket
 import sys
@@ -41,7 +42,18 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON as `write_text` does."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: Mapping[str, Any], indent: int | None = None) -> str:
+    """JSON that every reader takes: a number that is not finite becomes null."""
+
+    def strict(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: strict(entry) for key, entry in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(strict(content), indent=indent, allow_nan=False)
 
 
 def read_json(path: Path) -> Any:
@@ -90,7 +102,9 @@ def lock(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[N
     Raises:
       RunError: another process holds the lock, and `waiting` is None.
     """
-    with open(path, "a+") as file:
+    with faults(f"locking {path.parent}"):
+        file = open(path, "a+")  # noqa: SIM115
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

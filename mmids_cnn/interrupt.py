@@ -10,15 +10,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 
 from mmids_cnn.errors import UserError
 
 _GRACE_SECONDS = 4.0  # to finish a piece of training and save it; "within 5 seconds" is what is promised
 
+_THREAD = "interrupt"
 _requested: int | None = None
 _graceful = threading.Event()
-_clean_up: list[Callable[[], None]] = []
 
 
 class InterruptedRunError(UserError):
@@ -30,13 +29,15 @@ class InterruptedRunError(UserError):
 
 
 def watch() -> None:
-    """Starts to watch for SIGTERM and SIGINT; to be called once, from the main thread."""
+    """Starts to watch for SIGTERM and SIGINT; to be called from the main thread, as early as can be."""
+    if any(thread.name == _THREAD for thread in threading.enumerate()):
+        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: None)
-    threading.Thread(target=_watch, args=(reader,), name="interrupt", daemon=True).start()
+    threading.Thread(target=_watch, args=(reader,), name=_THREAD, daemon=True).start()
 
 
 def requested() -> int | None:
@@ -44,13 +45,8 @@ def requested() -> int | None:
     return _requested
 
 
-def defer(clean_up: Callable[[], None] = lambda: None) -> None:
-    """From now on there is something to save: the main thread polls `requested`, and stops by itself.
-
-    Args:
-      clean_up: called before the process is ended for it, should it not stop in time.
-    """
-    _clean_up[:] = [clean_up]
+def defer() -> None:
+    """From now on there is something to save: the main thread polls `requested`, and stops by itself."""
     _graceful.set()
 
 
@@ -72,9 +68,9 @@ def _watch(reader: int) -> None:
 
 
 def _end(number: int, what: str) -> None:
-    for clean_up in _clean_up:
-        clean_up()
     error = InterruptedRunError(number, what)
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[?25h\n")  # a bar that was being drawn has hidden the cursor
     sys.stdout.flush()
     print(error, file=sys.stderr, flush=True)
     os._exit(error.exit_status)

@@ -6,6 +6,11 @@ The run folder (default runs/<name of the experiment file>) holds the configurat
 from, the metrics, the checkpoints and the result. The same command goes on where it stopped.
 """
 
+if __name__ == "__main__":  # before the imports below take their time
+    from mmids_cnn import interrupt
+
+    interrupt.watch()
+
 from pathlib import Path
 
 from absl import flags

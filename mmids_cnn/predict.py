@@ -5,6 +5,11 @@
 IMAGE is any picture file: any size, colour or grey, dark on light or light on dark.
 """
 
+if __name__ == "__main__":  # before the imports below take their time
+    from mmids_cnn import interrupt
+
+    interrupt.watch()
+
 from pathlib import Path
 
 from absl import flags

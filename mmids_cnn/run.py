@@ -126,9 +126,10 @@ def cut_back(workdir: Path, keep: Callable[[int], bool]) -> list[dict[str, Any]]
 
 def summary(result: dict[str, Any], workdir: Path) -> str:
     """The result in a few lines."""
+    loss = "not finite" if result["test/loss"] is None else f"{result['test/loss']:.4f}"
     return (
         f"test accuracy {100 * result['test/accuracy']:.2f} % of {result['test/count']:,} images "
-        f"(loss {result['test/loss']:.4f}) after {result['epoch']:g} epochs, {result['step']:,} steps\n"
+        f"(loss {loss}) after {result['epoch']:g} epochs, {result['step']:,} steps\n"
         f"{result['seconds/total']:.1f} s: data {result['seconds/data']:.1f}, "
         f"compile {result['seconds/compile']:.1f}, train {result['seconds/train']:.1f} "
         f"({result['images_per_second']:,.0f} images/s), evaluate {result['seconds/eval']:.1f}\n"

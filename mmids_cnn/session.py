@@ -1,7 +1,6 @@
 """One process's work on a run: from its start or a restored checkpoint to its result or an interruption."""
 
 import contextlib
-import json
 import math
 import time
 from pathlib import Path
@@ -184,19 +183,22 @@ class Session:
                         stop,
                         f"after step {point.step:,}, which is saved; give the same command again to go on",
                     )
-                interrupt.defer(self._terminal.close)
+                interrupt.defer()
                 last = point
         assert last is not None
         if last.step != self._saved_step:
             self._save(checkpoints, last)
         checkpoints.wait()
+        skipped = int(last.state.nonfinite)
+        if skipped:
+            self._terminal.say(f"{skipped:,} steps were skipped: their loss or gradient was not finite")
         return self._result(last)
 
     def _log(self, log: TextIO, point: loop.Point, row: loop.Row) -> None:
         row = dict(row)
         head = {"step": row.pop("step"), "epoch": row.pop("epoch")}
         self._row = {**head, "seconds": self._seconds(point)["total"], **row}
-        log.write(json.dumps(self._row) + "\n")
+        log.write(files.to_json(self._row) + "\n")
         log.flush()
         self._terminal.row(self._row)
 

@@ -35,11 +35,12 @@ def main() -> None:
     dataset = data.load(experiment.dataset)
     if name not in dataset.splits:
         raise ConfigError(
-            f"--split: expected one of {', '.join(dataset.splits)}, got {name!r}; a validation split is there "
-            "if the run had dataset.validation_examples > 0"
+            f"--split: expected one of {', '.join(dataset.splits)}, got {name!r}; a validation split is "
+            "there if the run had dataset.validation_examples > 0"
         )
 
-    from mmids_cnn import metrics, model, score, session  # JAX: imported once the input is known to be right
+    # JAX is imported once the input is known to be right.
+    from mmids_cnn import metrics, model, score, session
 
     terminal, split = Terminal(), dataset.splits[name]
     trained = session.load(workdir, flags.FLAGS.checkpoint)
@@ -56,7 +57,8 @@ def main() -> None:
     terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts))
     terminal.say(
         f"{name} accuracy {100 * means[f'{name}/accuracy']:.2f} % of {means[f'{name}/count']:,} images, "
-        f"loss {means[f'{name}/loss']:.4f}, in {elapsed:.2f} s; parameters after step {trained.step:,} of {workdir}"
+        f"loss {means[f'{name}/loss']:.4f}, in {elapsed:.2f} s; parameters after step {trained.step:,} of "
+        f"{workdir}"
     )
 
 

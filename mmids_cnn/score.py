@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from mmids_cnn import data, metrics, model
+from mmids_cnn import data, metrics, model, population
 
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
 
@@ -52,12 +52,10 @@ class Scorer:
     def compile(self, params: model.Params) -> None:
         """Compiles a program for each split, for parameters like these."""
         for name, size in self._size.items():
-            add: Any = functools.partial(add_slice, network=self._network, size=size)
-            if self._members:
-                add = jax.vmap(add, in_axes=(0, 0, None, None, None, None))
             arrays, zero = self._slices(name, 0), jnp.int32(0)
-            program = jax.jit(add).lower(params, self._zero(), *arrays, zero, zero)
-            self._programs[name] = program.compile()
+            program = jax.jit(self._add, static_argnames="size")
+            lowered = program.lower(params, self._zero(), *arrays, zero, zero, size=size)
+            self._programs[name] = lowered.compile()
 
     def __call__(
         self, params: model.Params, stop: Callable[[], bool] = lambda: False
@@ -86,6 +84,11 @@ class Scorer:
             at = (jnp.int32(start - offset), jnp.int32(counted - offset))
             sums = jax.block_until_ready(self._programs[name](params, sums, images, labels, *at))
         return sums
+
+    def _add(self, params: model.Params, sums: metrics.Sums, *shared: Array, size: int) -> metrics.Sums:
+        add: Any = functools.partial(add_slice, network=self._network, size=size)
+        each = population.over_members(lambda member, *shared: add(*member, *shared), self._members)
+        return each((params, sums), *shared)
 
     def _zero(self) -> metrics.Sums:
         zero = metrics.Sums.zero()

@@ -67,7 +67,7 @@ def digests(tree: Any) -> dict[str, str]:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A cache of compiled programs for one worker of one run: tests that share a program share its cost."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
@@ -124,7 +124,7 @@ def batch_of(mnist: data.Dataset) -> BatchOf:
     train_split = mnist.splits["train"]
 
     def call(indices: Sequence[int], size: int) -> train.Batch:
-        chosen, count = np.asarray(indices), len(indices)
+        chosen, count = np.asarray(indices, int), len(indices)
         images = np.zeros((size, *mnist.image_shape), np.uint8)
         labels = np.zeros(size, np.int32)
         images[:count], labels[:count] = train_split.images[chosen], train_split.labels[chosen]

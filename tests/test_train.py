@@ -199,6 +199,14 @@ def test_a_seed_gives_the_same_bits_again_and_another_seed_others(vary: Vary, sm
     assert all(same[name] != other[name] for name in same)
 
 
+def test_seeds_begin_with_different_weights(vary: Vary, small: data.Dataset) -> None:
+    one, other = (train.init_state(vary(seed=seed), small).params for seed in (0, 1))
+    for layer in one:
+        difference = np.asarray(one[layer]["kernel"] - other[layer]["kernel"])
+        # Independent uniform numbers differ by sqrt(2) of their spread.
+        assert difference.std() == pytest.approx(np.sqrt(2) * np.std(one[layer]["kernel"]), rel=0.2)
+
+
 @pytest.mark.parametrize("name", ["params", "order"])
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
 def test_a_seed_is_the_same_as_python_number_and_as_array(seed: int, name: str) -> None:

@@ -85,7 +85,6 @@ class Session:
         self._started, self._data_seconds = started, data_seconds
         self._per_epoch = train.steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
         self._before = dict.fromkeys(("data", "compile", "train", "eval", "total", "images"), 0.0)
-        self._best = -math.inf
         self._saved_step = -1
         self._last_save = time.monotonic()
         self._row: dict[str, Any] = {}
@@ -142,8 +141,7 @@ class Session:
             )
         template = train.init_state(self._experiment, self._dataset)
         state = serialization.from_state_dict(template, restored.tree)
-        self._before, self._best = restored.meta["seconds"], restored.meta["best"]
-        self._saved_step = restored.step
+        self._before, self._saved_step = restored.meta["seconds"], restored.step
         self._terminal.say(f"going on from step {restored.step:,} of {self._workdir}")
         self._row = rows[-1] if rows else {}
         return state, self._row.get("step") == restored.step
@@ -228,13 +226,8 @@ class Session:
         return bool(cadence.every_seconds) and since >= cadence.every_seconds
 
     def _save(self, checkpoints: checkpoint.Checkpoints, point: loop.Point) -> None:
-        score = _score(self._row)
-        self._best = max(self._best, score)
-        meta = {
-            "data": self._dataset.fingerprint,
-            "seconds": self._seconds(point),
-            "best": self._best,
-        }
+        meta = {"data": self._dataset.fingerprint, "seconds": self._seconds(point)}
+        score = _score(self._row if self._row.get("step") == point.step else {})
         checkpoints.save(point.step, serialization.to_state_dict(point.state), meta, score)
         self._saved_step, self._last_save = point.step, time.monotonic()
 

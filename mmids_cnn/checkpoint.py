@@ -220,7 +220,9 @@ def _check_files(folder: Path) -> None:
     expected, found = files.read_json(folder / _FILES), _digests_of_files(folder)
     wrong = sorted(name for name in expected if expected[name] != found.get(name))
     if wrong:
-        raise ValueError(f"other bytes than were saved in {wrong[0]}" if wrong[0] in found else f"no {wrong[0]}")
+        raise ValueError(
+            f"other bytes than were saved in {wrong[0]}" if wrong[0] in found else f"no {wrong[0]}"
+        )
 
 
 def _digests_of_files(folder: Path) -> dict[str, str]:

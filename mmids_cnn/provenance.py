@@ -55,7 +55,7 @@ def describe_device(found: dict[str, Any]) -> str:
     return line
 
 
-def show(experiment: config.Experiment, dataset: data.Dataset, workdir: Path, terminal: Terminal) -> None:
+def show(experiment: config_lib.Experiment, dataset: data.Dataset, workdir: Path, terminal: Terminal) -> None:
     """Shows what is about to be trained, on what, with what; raises `ConfigError` if it cannot be."""
     terminal.close()
     terminal.note(describe_device(device()))

@@ -1,14 +1,12 @@
 """Checkpoints of a run: written by Orbax in the background, with a SHA-256 of each leaf to check on restore.
 
 Orbax commits a step's folder by one rename, so a kill leaves whole checkpoints only. What it does not notice
-is a changed bit in a data file; the digests, committed in the same folder, are there for that. Its files have
-digests too: damaged ones make it read on in the background and print tracebacks, so it is not given any.
+is a changed bit in a data file; the digests, committed in the same folder, are there for that.
 """
 
 import contextlib
 import hashlib
 import json
-import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +17,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mmids_cnn import files
+from mmids_cnn import files, sealed
 from mmids_cnn.errors import FaultError, RunError
-
-_FILES = "sha256.json"
 
 Tree = dict[str, Any]
 """Nested dicts with string keys, arrays at the leaves."""
@@ -67,13 +63,12 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 1, *, read_only: bool = False) -> None:
-        # Orbax tells every step of every save, and its failures twice: they are raised as well.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        sealed.hush_orbax()
         self._folder, self._read_only = folder, read_only
         self._keep = _Keep(keep)
-        handlers, sealed = ocp.handlers.DefaultCheckpointHandlerRegistry(), _SealedHandler()
-        handlers.add("state", ocp.args.StandardSave, sealed)
-        handlers.add("state", ocp.args.StandardRestore, sealed)
+        handlers, handler = ocp.handlers.DefaultCheckpointHandlerRegistry(), sealed.SealedHandler()
+        handlers.add("state", ocp.args.StandardSave, handler)
+        handlers.add("state", ocp.args.StandardRestore, handler)
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -116,11 +111,10 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            what = f"saving to {self._folder} (the checkpoints before it are whole)"
             reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise FaultError(
-                f"saving to {self._folder} failed: {reason}; the checkpoints before it are whole: see to it, "
-                "then give the same command again"
-            ) from error
+            cause = files.cause(error) or OSError(reason)
+            raise FaultError(files.describe(what, cause)) from error
 
     def steps(self) -> list[int]:
         """Steps for which there is a folder, whole or not, ascending."""
@@ -135,7 +129,7 @@ class Checkpoints:
         """
         where = self._folder / str(step)
         try:
-            _check_files(where / "state")
+            sealed.check_files(where / "state")
             restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
             meta = dict(restored["meta"])
             if meta.pop("self") != _digest_of_json(meta) or meta["step"] != step:
@@ -205,29 +199,6 @@ class Checkpoints:
             shutil.rmtree(aside / str(step), ignore_errors=True)
             (self._folder / str(step)).rename(aside / str(step))
         self._manager.reload()
-
-
-class _SealedHandler(ocp.StandardCheckpointHandler):
-    """Writes the SHA-256 of each of a state's files among them, before they are committed together."""
-
-    def finalize(self, directory: Any) -> None:
-        super().finalize(directory)
-        folder = Path(directory)
-        files.write_json(folder / _FILES, _digests_of_files(folder))
-
-
-def _check_files(folder: Path) -> None:
-    expected, found = files.read_json(folder / _FILES), _digests_of_files(folder)
-    wrong = sorted(name for name in expected if expected[name] != found.get(name))
-    if wrong:
-        raise ValueError(
-            f"other bytes than were saved in {wrong[0]}" if wrong[0] in found else f"no {wrong[0]}"
-        )
-
-
-def _digests_of_files(folder: Path) -> dict[str, str]:
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _FILES)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 class _Keep:

@@ -84,21 +84,7 @@ def _fill(folder: Path, make_builder: Callable[[], Any], report: Report, disposa
     partial.chmod(0o755)  # mkdtemp's 0700 would hide the cache from the data folder's other users
     try:
         _quiet_tfds()
-        try:
-            num_classes = _decode(_prepare(make_builder), partial, report)
-        except DataError:
-            raise
-        except Exception as error:  # ArrayRecord and TFDS raise many kinds on damaged files
-            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                raise
-            if disposable is None or not disposable.exists():
-                reason = " ".join(str(error).split())[:200]
-                raise DataError(
-                    f"{folder.name}: expected a whole set, found {reason}; prepare it again"
-                ) from error
-            report(f"{disposable} is damaged: preparing again", 0, 0)
-            shutil.rmtree(disposable)
-            num_classes = _decode(_prepare(make_builder), partial, report)
+        num_classes = _prepare_and_decode(make_builder, partial, report, disposable)
         checksums = {path.name: _sync_and_hash(path) for path in sorted(partial.glob("*.npy"))}
         files.write_json(partial / _MANIFEST, {"files": checksums, "num_classes": num_classes})
         if folder.exists():
@@ -106,6 +92,25 @@ def _fill(folder: Path, make_builder: Callable[[], Any], report: Report, disposa
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _prepare_and_decode(
+    make_builder: Callable[[], Any], folder: Path, report: Report, disposable: Path | None
+) -> int:
+    try:
+        return _decode(_prepare(make_builder), folder, report)
+    except DataError:
+        raise
+    except Exception as error:  # ArrayRecord and TFDS raise many kinds on damaged files
+        cause = files.cause(error)
+        if cause:
+            raise cause from error
+        if disposable is None or not disposable.exists():
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(f"dataset: expected a whole set, found: {reason}; prepare it again") from error
+    report(f"{disposable} is damaged: preparing again", 0, 0)
+    shutil.rmtree(disposable)
+    return _prepare_and_decode(make_builder, folder, report, None)
 
 
 def _prepare(make_builder: Callable[[], Any]) -> Any:

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -41,17 +40,15 @@ def check_files(folder: Path) -> None:
 def hush_orbax() -> None:
     """Silences what Orbax prints of every save, and of its failures, which are raised as well."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    show = sys.excepthook
+    show = sys.unraisablehook
 
-    def without_stragglers(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
+    def without_stragglers(unraisable: Any) -> None:
         # Reads and writes that a failure left behind end after the event loop that awaited them.
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            show(kind, error, trace)
+        if str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
 
     if show.__name__ != without_stragglers.__name__:
-        sys.excepthook = without_stragglers
+        sys.unraisablehook = without_stragglers
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -143,7 +143,7 @@ class Session:
         checkpoints.wait()
         skipped = int(last.state.nonfinite)
         if skipped:
-            self._terminal.say(f"{skipped:,} steps were skipped: their loss or new parameters were not finite")
+            self._terminal.say(f"{skipped:,} steps were skipped: they would have made what is not finite")
         return self._result(last)
 
     def _log(self, log: TextIO, point: loop.Point, row: loop.Row) -> None:

@@ -158,8 +158,8 @@ def _loss_and_gradient(
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sums]:
     """One step of the optimizer on the mean loss of a batch's valid examples.
 
-    A step whose loss or new parameters are not finite changes no parameter. It is counted, and skipped where the
-    recipe says so; otherwise the state stays as it is from then on, `step` naming the step that failed.
+    A step whose loss or new parameters are not finite changes no parameter. It is counted, and skipped where
+    the recipe says so; otherwise the state stays as it is from then on, `step` naming the step that failed.
 
     Args:
       state: before the step.

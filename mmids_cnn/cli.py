@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from absl import flags
 
+from mmids_cnn import compiled, interrupt
 from mmids_cnn import config as config_lib
-from mmids_cnn import interrupt
 from mmids_cnn.errors import ConfigError, UserError
 
 _ARGUMENTS: list[str] = []
@@ -217,15 +217,7 @@ def _usage(doc: str, own: list[str]) -> str:
 
 def _prepare_jax() -> None:
     """Settings that JAX reads from the environment when it is first imported."""
-    folder = flags.FLAGS.compilation_cache
-    if folder is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-        folder = str(Path(cache) / "mmids_cnn" / "compiled")
-    if folder:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
-        # JAX's defaults skip programs that compile in under a second; ours are many small ones.
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    compiled.use_cache(flags.FLAGS.compilation_cache)
     deterministic = "--xla_gpu_deterministic_ops=true"
     if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}".strip()

@@ -40,25 +40,25 @@ def main() -> None:
         )
 
     # JAX is imported once the input is known to be right.
-    from mmids_cnn import metrics, model, score, session
+    from mmids_cnn import metrics, model, score, trained
 
     terminal, split = Terminal(), dataset.splits[name]
-    trained = session.load(workdir, flags.FLAGS.checkpoint)
+    restored = trained.load(workdir, flags.FLAGS.checkpoint)
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
     scorer = score.Scorer(network, {name: split}, experiment.eval.batch_size)
-    scorer.compile(trained.params)
+    scorer.compile(restored.params)
     started = time.perf_counter()
-    scores = scorer(trained.params)
+    scores = scorer(restored.params)
     elapsed = time.perf_counter() - started
     assert scores is not None  # nothing asks it to stop
     means = scores[name].means(name)
-    predictions = score.logits(network, trained.params, split.images).argmax(-1)
+    predictions = score.logits(network, restored.params, split.images).argmax(-1)
     counts = metrics.confusion(np.asarray(split.labels), predictions, dataset.num_classes)
     terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts))
     terminal.say(
         f"{name} accuracy {100 * means[f'{name}/accuracy']:.2f} % of {means[f'{name}/count']:,} images, "
-        f"loss {means[f'{name}/loss']:.4f}, in {elapsed:.2f} s; parameters after step {trained.step:,} of "
-        f"{workdir}"
+        f"loss {means[f'{name}/loss']:.4f}, in {elapsed:.2f} s; "
+        f"parameters after step {restored.step:,} of {workdir}"
     )
 
 

@@ -18,6 +18,8 @@ from mmids_cnn.errors import FaultError, RunError
 _ADVICE = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some of the quota, then give the same command again",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f), then give the same command again",
+    errno.EIO: "check the disk, then give the same command again",
     errno.EROFS: "the file system is read-only: name a folder that can be written",
     errno.EACCES: "name a folder that can be written, or change its permissions",
     errno.EPERM: "name a folder that can be written, or change its permissions",
@@ -89,6 +91,17 @@ def describe(doing: str, error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     advice = _ADVICE.get(error.errno or 0, "see to it, then give the same command again")
     return f"{doing}: {error.strerror or error}{where}; {advice}"
+
+
+def cause(error: Exception) -> OSError | None:
+    """The failed system call behind an error, also of a library that only writes about it; or None.
+
+    A missing file counts as none: it is damage, not a fault.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return None if error.errno == errno.ENOENT else error
+    texts = {number: os.strerror(number) for number in _ADVICE}
+    return next((OSError(number, text) for number, text in texts.items() if text in str(error)), None)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ there is nothing to save that thread ends the process itself; where there is, it
 moment to save.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ import threading
 from mmids_cnn.errors import UserError
 
 _GRACE_SECONDS = 4.0  # to finish a piece of training and save it; "within 5 seconds" is what is promised
+_SAY_SECONDS = 0.3
 
 _THREAD = "interrupt"
 _requested: int | None = None
@@ -69,8 +71,22 @@ def _watch(reader: int) -> None:
 
 def _end(number: int, what: str) -> None:
     error = InterruptedRunError(number, what)
-    if sys.stdout.isatty():
-        sys.stdout.write("\x1b[?25h\n")  # a bar that was being drawn has hidden the cursor
-    sys.stdout.flush()
-    print(error, file=sys.stderr, flush=True)
+    # In threads, because writing waits for ever where nobody reads on: a full pipe, a terminal after Ctrl-S.
+    speakers = [threading.Thread(target=say, args=(error,), daemon=True) for say in (_free_terminal, _say)]
+    for speaker in speakers:
+        speaker.start()
+    for speaker in speakers:
+        speaker.join(_SAY_SECONDS)
     os._exit(error.exit_status)
+
+
+def _free_terminal(error: InterruptedRunError) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody is there to read it
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[?25h\n")  # a bar that was being drawn has hidden the cursor
+        sys.stdout.flush()
+
+
+def _say(error: InterruptedRunError) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(error, file=sys.stderr, flush=True)

@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mmids_cnn.errors import DataError
 
 MAX_PIXELS = 50_000_000  # a larger picture is refused before it is decoded
+# Pillow reads many more, one of them (EPS) by running a program on the file's content.
+FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _BOX = 20 / 28  # MNIST's digits were fitted into 20x20 of 28x28 pixels, then centred by mass
 _INK = 0.1  # of the range of grey: what is darker than this is background
 
@@ -24,7 +26,7 @@ def load(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width 
     Three-channel data is scaled.
 
     Args:
-      path: any file that Pillow reads; transparent parts count as white, of an animation the first frame
+      path: a file of one of FORMATS; transparent parts count as white, of an animation the first frame
         is taken, EXIF rotation is applied.
       shape: height, width, channels.
 
@@ -53,7 +55,7 @@ def _decode(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Pillow warns of decompression bombs and damaged metadata
-            with Image.open(path) as file:
+            with Image.open(path, formats=FORMATS) as file:
                 if math.prod(file.size) > MAX_PIXELS or 0 in file.size:
                     raise DataError(
                         f"{path}: expected a picture of 1 to {MAX_PIXELS:,} pixels, found "
@@ -66,13 +68,15 @@ def _decode(path: Path) -> Image.Image:
     except IsADirectoryError:
         raise DataError(f"{path}: expected a picture file, found a folder") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: expected a picture (PNG, JPEG, ...), found another kind of file") from None
-    except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
+        raise DataError(
+            f"{path}: expected a picture ({', '.join(FORMATS)}), found another kind of file"
+        ) from None
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises many kinds on damaged files
         raise DataError(f"{path}: expected a whole picture, found: {error}; replace it") from error
     if picture.mode.startswith(("I", "F")):  # 16 or 32 bits: stretch the range that is used
-        values = np.asarray(picture, np.float32)
+        values = np.nan_to_num(np.asarray(picture, np.float32), posinf=0, neginf=0)
         low, high = float(values.min()), float(values.max())
         return Image.fromarray(((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8))
     if picture.has_transparency_data:

@@ -51,11 +51,11 @@ def main() -> None:
 
     import jax.numpy as jnp  # imported once the input is known to be right
 
-    from mmids_cnn import model, score, session
+    from mmids_cnn import model, score, trained
 
-    trained = session.load(workdir, flags.FLAGS.checkpoint)
+    restored = trained.load(workdir, flags.FLAGS.checkpoint)
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    logits = score.logits(network, trained.params, np.stack(images))
+    logits = score.logits(network, restored.params, np.stack(images))
     probabilities = np.asarray(model.softmax(jnp.asarray(logits)))
     terminal = Terminal()
     for name, row in zip(names, probabilities, strict=True):

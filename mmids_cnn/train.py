@@ -46,7 +46,7 @@ class TrainState(flax.struct.PyTreeNode):
     params: model.Params
     opt_state: optax.OptState
     sums: metrics.Sums  # of the training examples of the current epoch, as they were seen
-    nonfinite: Int32[Array, ""]  # steps whose loss or gradient was not finite
+    nonfinite: Int32[Array, ""]  # steps whose loss or new parameters were not finite
     h: optimizer.Hyperparams
     recipe: Recipe = flax.struct.field(pytree_node=False)
 
@@ -158,8 +158,8 @@ def _loss_and_gradient(
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sums]:
     """One step of the optimizer on the mean loss of a batch's valid examples.
 
-    A step whose loss or gradient is not finite changes no parameter. It is counted, and skipped where the
-    recipe says so; otherwise the state stays as it is from then on, `step` naming the step that failed.
+    A step whose loss or new parameters are not finite changes no parameter. It is counted, and skipped where
+    the recipe says so; otherwise the state stays as it is from then on, `step` naming the step that failed.
 
     Args:
       state: before the step.
@@ -170,7 +170,6 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sum
     """
     h, recipe = state.h, state.recipe
     (loss, sums), gradient = _loss_and_gradient(state, batch)
-    finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((loss, gradient))]).all()
     rate = optimizer.learning_rate(recipe.schedule, recipe.total_steps, h, state.step)
     updates, opt_state = optimizer.make(recipe.optimizer, h, rate).update(
         gradient, state.opt_state, state.params
@@ -180,6 +179,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sum
         opt_state=opt_state,
         sums=state.sums + sums,
     )
+    # A gradient that is not finite makes parameters that are not; so may a finite one.
+    finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((loss, proposed.params))]).all()
     accept = finite if recipe.skip_nonfinite else finite & (state.nonfinite == 0)
     state = jax.tree.map(lambda new, old: jnp.where(accept, new, old), proposed, state)
     advance = accept | recipe.skip_nonfinite

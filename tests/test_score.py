@@ -40,7 +40,17 @@ def test_logits_of_many_images(
 
 @pytest.mark.parametrize(
     ("batch_size", "resident_bytes"),
-    [(1000, 2**30), (999, 2**30), (128, 2**30), (10_000, 2**30), (25_000, 2**30), (999, 0), (25_000, 0)],
+    [
+        (1000, 2**30),
+        (999, 2**30),
+        (128, 2**30),
+        (10_000, 2**30),
+        (25_000, 2**30),  # more than there are
+        (1000, 0),
+        (999, 0),
+        (128, 0),
+        (25_000, 0),
+    ],
 )
 def test_every_example_counts_once(
     trained: tuple[model.ConvNet, model.Params],
@@ -65,6 +75,7 @@ def test_every_example_counts_once(
 def test_streamed_and_resident_scores_are_the_same_bits(
     trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(score, "_CALL_EXAMPLES", 300)
     splits = {name: small.splits[name] for name in ("train", "test")}
     resident = score.Scorer(trained[0], splits, 300)(trained[1])
     monkeypatch.setattr(score, "_RESIDENT_BYTES", 0)
@@ -99,7 +110,12 @@ def test_confusion_counts_by_true_and_predicted_class(logits: np.ndarray, mnist:
     assert by_hand.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
 
 
-def test_scoring_stops_when_asked(trained: tuple[model.ConvNet, model.Params], small: data.Dataset) -> None:
-    answers = iter([False, False, True])
+def test_scoring_stops_when_asked(
+    trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_CALL_EXAMPLES", 200)
     scorer = score.Scorer(trained[0], {"test": small.splits["test"]}, 100)
-    assert scorer(trained[1], lambda: next(answers)) is None
+    for answers in ([True], [False, True], [False, False, True]):  # 500 images are three calls
+        assert scorer(trained[1], iter(answers).__next__) is None
+    scores = scorer(trained[1], iter([False] * 3).__next__)
+    assert scores is not None and scores["test"].count == 500

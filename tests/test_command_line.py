@@ -136,8 +136,16 @@ def test_mistake(command_line: CommandLine, folder: Path, no_jax: str, line: str
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == set(FILES)
 
 
-@pytest.mark.parametrize("line", ["BASE --nope", "BASE --config.num_epochs=0", "--config=raises.py"])
-@pytest.mark.parametrize("flag", ["--debug", "--debug=true", "-debug"])
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [
+        ("BASE --nope", "--debug"),
+        ("BASE --nope", "-debug"),
+        ("BASE --config.num_epochs=0", "--debug"),
+        ("BASE --config.num_epochs=0", "--debug=true"),
+        ("--config=raises.py", "--debug"),
+    ],
+)
 def test_debug_shows_the_traceback_too(
     command_line: CommandLine, folder: Path, no_jax: str, line: str, flag: str
 ) -> None:
@@ -147,8 +155,15 @@ def test_debug_shows_the_traceback_too(
     assert done.returncode == 2
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("flag", ["--help", "-h", "-help", "--helpfull"])
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        *((command, "--help") for command in COMMANDS),
+        ("main", "-h"),
+        ("predict", "-help"),
+        ("main", "--helpfull"),
+    ],
+)
 def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: str, flag: str) -> None:
     done = command_line(command, "--workdir=x", "--config=missing.py", flag, PYTHONPATH=no_jax)
     assert (done.returncode, done.stderr) == (0, "")

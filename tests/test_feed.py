@@ -187,13 +187,13 @@ def test_nothing_is_compiled_after_the_first_piece(
     # 90 divides nothing and no other test uses it: no program can have been left over by one.
     experiment = vary(batch_size=90, num_epochs=3, model=TINY, dataset={"placement": placement})
     counts, steps = [], []
-    for point, seconds in zip(loop.fit(experiment, small), [0.0, 0.0, 1e9, 1e9, 0.0, 1e9], strict=True):
+    for point, seconds in zip(loop.fit(experiment, small), [0.0, 0.0, 1e9, 1e9, 0.0, 1e9, 0.0], strict=True):
         counts.append(len(compilations))
         steps.append(point.step)
-        monkeypatch.setattr(loop, "_PIECE_SECONDS", seconds)  # how long the piece after the next may take
-    assert steps == [0, 1, 2, 12, 24, 25]
+        monkeypatch.setattr(loop, "_PIECE_SECONDS", seconds)  # how long the next piece may take
+    assert steps == [0, 1, 2, 12, 24, 25, 36]
     assert counts[0] > 0
-    assert counts[1:] == [counts[1]] * 5
+    assert counts[1:] == [counts[1]] * 6
 
 
 class FailingImages(np.ndarray):

@@ -202,9 +202,9 @@ def test_a_seed_gives_the_same_bits_again_and_another_seed_others(vary: Vary, sm
 def test_seeds_begin_with_different_weights(vary: Vary, small: data.Dataset) -> None:
     one, other = (train.init_state(vary(seed=seed), small).params for seed in (0, 1))
     for layer in one:
-        difference = np.asarray(one[layer]["kernel"] - other[layer]["kernel"])
-        # Independent uniform numbers differ by sqrt(2) of their spread.
-        assert difference.std() == pytest.approx(np.sqrt(2) * np.std(one[layer]["kernel"]), rel=0.2)
+        first, second = (np.asarray(params[layer]["kernel"]) for params in (one, other))
+        # Independent numbers differ by sqrt(2) of their spread.
+        assert np.std(first - second) == pytest.approx(np.sqrt(2) * np.std(first), rel=0.2)
 
 
 @pytest.mark.parametrize("name", ["params", "order"])

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from experiments import base
-from mmids_cnn import checkpoint, files, run, session
+from mmids_cnn import checkpoint, files, run, trained
 from mmids_cnn import config as config_lib
 from mmids_cnn.errors import RunError
 
@@ -328,29 +328,28 @@ def test_another_configuration_is_refused(runs: Runs, changes: list[str], fields
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("config.json", "{", "broken/config.json: expected a JSON file, found "),
-        ("config.json", "[]", "broken/config.json: "),
-        ("config.json", '{"seed": 0}', "broken/config.json: "),
-        ("result.json", "", "broken/result.json: expected a JSON file, found "),
-        ("result.json", "{}", "broken/result.json: "),
-        ("result.json", "[1]", "broken/result.json: "),
-    ],
+    ("name", "content"),
+    [("config.json", "{"), ("config.json", '{"seed": 0}'), ("result.json", ""), ("result.json", "{}")],
 )
-def test_damaged_record_is_named(runs: Runs, name: str, content: str, message: str, tmp_path: Path) -> None:
+def test_damaged_record_is_written_anew(runs: Runs, name: str, content: str, tmp_path: Path) -> None:
     shutil.copytree(runs.work / "first", tmp_path / "broken")
     (tmp_path / "broken" / name).write_text(content)
     done = subprocess.run(
-        command("main", *ARGUMENTS, "--workdir=broken"),
+        command("main", *ARGUMENTS, f"--config.dataset.archives={runs.root}/archives", "--workdir=broken"),
         cwd=tmp_path,
-        env=environment_of(runs.root, PYTHONPATH=runs.no_jax),
+        env=environment_of(runs.root),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stderr.startswith(f"error: {message}")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    line = f"broken/{name}: expected what was written, found a damaged file; writing it anew"
+    assert line in done.stdout.splitlines()
+    ours, theirs = (
+        json.loads((folder / name).read_text()) for folder in (tmp_path / "broken", runs.work / "first")
+    )
+    assert ours.keys() == theirs.keys()
+    assert ours.get("fingerprint") == theirs.get("fingerprint")
 
 
 def evaluated(shown: str) -> dict[str, str]:
@@ -412,7 +411,7 @@ def test_evaluate_what_is_not_there(runs: Runs, arguments: list[str], message: s
 @pytest.mark.parametrize("which", ["7", "-5", "0", "latest", "", "²", "5.0"])
 def test_checkpoint_that_is_not_there(runs: Runs, which: str) -> None:
     with pytest.raises(RunError) as caught:
-        session.load(runs.work / "first", which)
+        trained.load(runs.work / "first", which)
     message = f"--checkpoint: expected newest, best or one of the steps [5, 10], got {which!r}"
     assert str(caught.value).startswith(message)
 

@@ -1,5 +1,6 @@
 """The command line: flags in, exit status out, every error of the user's one line. It never imports JAX."""
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -12,7 +13,7 @@ from absl import flags
 
 from mmids_cnn import compiled, interrupt
 from mmids_cnn import config as config_lib
-from mmids_cnn.errors import ConfigError, UserError
+from mmids_cnn.errors import ConfigError, FaultError, UserError
 
 _ARGUMENTS: list[str] = []
 
@@ -50,7 +51,12 @@ def run(
     except UserError as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        sys.exit(_complain(str(error), error.exit_status))
+        status = _complain(str(error), error.exit_status)
+        if isinstance(error, FaultError):
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(status)  # Python would wait for threads of Orbax that wait for what has failed
+        sys.exit(status)
     except Exception as error:
         if "--debug" in sys.argv:
             traceback.print_exc()

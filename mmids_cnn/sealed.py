@@ -47,7 +47,7 @@ def hush_orbax() -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             show(unraisable)
 
-    if show.__name__ != without_stragglers.__name__:
+    if getattr(show, "__name__", "") != without_stragglers.__name__:
         sys.unraisablehook = without_stragglers
 
 

@@ -29,7 +29,7 @@ def write(path: Path, array: np.ndarray) -> Path:
     """Writes one archive, gzip if its name says so."""
     content = encode(array)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content, 1, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image
 
 from mmids_cnn import pictures
 from mmids_cnn.errors import DataError
@@ -243,10 +243,8 @@ def test_truncated_picture(tmp_path: Path, form: str, share: float) -> None:
     refused(path)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("form", pictures.FORMATS)
 def test_random_damage_is_refused_or_read(tmp_path: Path, form: str) -> None:
-    if form == "AVIF" and not features.check("avif"):
-        pytest.skip("Pillow without AVIF")
     whole = encoded(enlarged(SEVEN, 2).convert("RGB"), form)
     choose = random.Random(0)
     for _ in range(60):
@@ -258,6 +256,11 @@ def test_random_damage_is_refused_or_read(tmp_path: Path, form: str) -> None:
             assert pictures.load(tmp_path / "damaged", GREY).shape == GREY
         except DataError as error:
             assert "\n" not in str(error)
+
+
+def test_program_of_another_language_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "digit.png").write_bytes(encoded(Image.fromarray(SEVEN), "EPS"))
+    assert "found another kind of file" in refused(tmp_path / "digit.png")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

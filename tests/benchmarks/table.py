@@ -143,7 +143,7 @@ TABLES = {
 
 
 def generated(records: Path, marker: str) -> str:
-    """The tables of one pair of markers as Markdown; a quick record is refused, its epochs being fragments."""
+    """The tables of one pair of markers as Markdown; a quick record is refused: its epochs are fragments."""
     parts = []
     for name, rows in TABLES[marker].items():
         path = records / f"{name}.json"

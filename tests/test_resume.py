@@ -103,9 +103,8 @@ def test_another_configuration_is_refused(place: Place, unbroken: Path, config_j
     assert done.returncode == 2
     assert done.stderr == (
         "error: run: expected a run of this configuration, found one that differs in config.num_epochs: "
-        "4 there, 3 here; config.optimizer.learning_rate: 0.001 there, 0.01 here; give it another folder, such "
-        "as "
-        "--workdir=run-2\n"
+        "4 there, 3 here; config.optimizer.learning_rate: 0.001 there, 0.01 here; give it another folder, "
+        "such as --workdir=run-2\n"
     )
     after = processes.content(workdir)
     assert {k: v for k, v in after.items() if k != ".lock"} == {
@@ -152,8 +151,7 @@ def test_no_whole_checkpoint_stops_and_deletes_nothing(place: Place, unbroken: P
     assert done.returncode == 2
     assert done.stderr == (
         "error: run/checkpoints: expected a whole checkpoint, found 3 damaged; put a copy back, or start "
-        "again "
-        "with another --workdir\n"
+        "again with another --workdir\n"
     )
     after = processes.content(workdir)
     before.pop(".lock"), after.pop(".lock")

@@ -83,7 +83,7 @@ class Eval:
     every_seconds: float = _leaf(
         "a finite number of seconds >= 0", lambda value: value >= 0, changes_result=False
     )
-    batch_size: int = _leaf("an integer >= 1", lambda value: value >= 1)
+    batch_size: int = _leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class Experiment:
 
     seed: int = _leaf("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
     num_epochs: int = _leaf("an integer >= 1", lambda value: value >= 1)
-    batch_size: int = _leaf("an integer >= 1", lambda value: value >= 1)
+    batch_size: int = _leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
     dataset: Dataset
     model: Model
     optimizer: Optimizer

@@ -62,9 +62,10 @@ def load(config: config_lib.Dataset, report: cache.Report = lambda what, done, t
     """
     root = data_dir(config)
     with files.faults(f"preparing {config.name} in {root}"):
-        key, make_builder, disposable = _source(config, root, report)
+        key, make_builder, where = _source(config, root, report)
         folder = root / "mmids_cnn" / key
-        manifest = cache.open_or_fill(folder, make_builder, report, disposable)
+        ours = where.is_relative_to(root / "idx_archives")  # what a catalogue set took hours to get stays
+        manifest = cache.open_or_fill(folder, make_builder, report, where, disposable=ours)
     arrays = {
         Path(name).stem: np.load(folder / name, mmap_mode="r", allow_pickle=False)
         for name in manifest["files"]
@@ -105,8 +106,8 @@ def _hold_out(train: Split, count: int) -> dict[str, Split]:
 
 def _source(
     config: config_lib.Dataset, root: Path, report: cache.Report
-) -> tuple[str, Callable[[], Any], Path | None]:
-    """A name for the data's content, what makes its TFDS builder, and the folder that can be made again."""
+) -> tuple[str, Callable[[], Any], Path]:
+    """A name for the data's content, what makes its TFDS builder, and where TFDS keeps it prepared."""
     name = config.name.replace("/", "-").replace(":", "-")
     if config.archives or config.name == "mnist":
         archives = idx.find(config.name, config.archives)
@@ -123,5 +124,5 @@ def _source(
 
         key = f"{name}-{archives.digest[:16]}"
         return key, make_builder, root / "idx_archives" / key
-    digest = catalogue.find(config.name, root)
-    return f"{name}-{digest[:16]}", lambda: catalogue.builder(config.name, root), None
+    where, digest = catalogue.find(config.name, root)
+    return f"{name}-{digest[:16]}", lambda: catalogue.builder(where), where

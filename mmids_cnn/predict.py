@@ -53,7 +53,7 @@ def main() -> None:
 
     from mmids_cnn import model, score, trained
 
-    restored = trained.load(workdir, flags.FLAGS.checkpoint)
+    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint)
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
     logits = score.logits(network, restored.params, np.stack(images))
     probabilities = np.asarray(model.softmax(jnp.asarray(logits)))

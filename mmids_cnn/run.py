@@ -4,6 +4,7 @@ The folder is a stable interface. Nothing here imports JAX until the input is kn
 """
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -56,13 +57,32 @@ def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal
         return session.Session(experiment, dataset, workdir, terminal, started, seconds).run()
 
 
+def anywhere(experiment: config_lib.Experiment) -> config_lib.Experiment:
+    """The experiment with absolute folders, so that its run can be used from any working directory."""
+
+    def absolute(folder: str) -> str:
+        return str(Path(folder).expanduser().absolute()) if folder else ""
+
+    dataset = experiment.dataset
+    folders = {"archives": absolute(dataset.archives), "data_dir": absolute(dataset.data_dir)}
+    return config_lib.resolve(
+        config_lib.to_dict(experiment) | {"dataset": dataclasses.asdict(dataset) | folders}
+    )
+
+
 def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | None:
     """The result of a finished run of this experiment, None if there is room for one.
 
     Raises:
       RunError: the folder cannot be written, or its configuration differs.
     """
-    existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+    try:
+        existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+    except OSError as error:  # a name that is too long, for one
+        raise RunError(
+            f"workdir: expected a folder that can be written, found {error.strerror} for "
+            f"{workdir}; set --workdir to another"
+        ) from None
     if not existing.is_dir() or not files.writable(existing):
         raise RunError(
             f"workdir: expected a folder that can be written, found {existing}; set --workdir to another"

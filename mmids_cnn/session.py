@@ -74,7 +74,7 @@ class Session:
                 f"note: {'; '.join(changed)} since this run began; its bits may differ from an unbroken run's"
             )
         (self._workdir / run.RESULT).unlink(missing_ok=True)
-        files.write_json(self._workdir / run.CONFIG, config.to_dict(self._experiment))
+        files.write_json(self._workdir / run.CONFIG, config.to_dict(run.anywhere(self._experiment)))
         files.write_json(path, now)
 
     def _restore(self, checkpoints: checkpoint.Checkpoints) -> tuple[train.TrainState | None, bool]:

@@ -15,11 +15,12 @@ class Trained(NamedTuple):
     step: int
 
 
-def load(workdir: Path, which: str = "newest") -> Trained:
+def load(workdir: Path, which: str, fingerprint: str) -> Trained:
     """Parameters of a run, finished or not.
 
     Args:
       workdir: the run folder.
+      fingerprint: of the data that is at hand.
       which: 'newest' (that is whole), 'best' (by validation accuracy, else training loss), or a step.
 
     Raises:
@@ -34,12 +35,17 @@ def load(workdir: Path, which: str = "newest") -> Trained:
             restored = checkpoints.restore_newest(lambda text: None)
         elif which == "best":
             restored = checkpoints.restore_best(lambda text: None)
-        elif which.isdigit() and int(which) in steps:
+        elif which in map(str, steps):
             restored = checkpoints.restore(int(which))
         else:
             raise RunError(f"--checkpoint: expected newest, best or one of the steps {steps}, got {which!r}")
     if restored is None:
         raise RunError(f"{workdir}: expected checkpoints, found none; train it first")
+    if restored.meta["data"] != fingerprint:
+        raise RunError(
+            f"{workdir}: expected the data it was trained on (fingerprint {restored.meta['data'][:16]}), "
+            f"found {fingerprint[:16]}; put that data back"
+        )
     changed = config.differences(config.resolve(restored.meta["config"]), run.experiment(workdir))
     if changed.keys() - {"num_epochs"}:
         raise RunError(

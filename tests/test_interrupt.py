@@ -169,5 +169,5 @@ def test_other_commands(place: Place, unbroken: Path) -> None:
     processes.fresh(unbroken, place.work / "run")
     for module in ("evaluate", "reproduce"):
         process = place.start("run", module=module)
-        assert until(process, lambda process=process: catches(process))  # type: ignore[misc]
+        assert until(process, lambda process=process: catches(process))
         assert stopped(process, signal.SIGTERM) < SECONDS

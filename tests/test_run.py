@@ -157,7 +157,11 @@ def test_run_folder_holds_what_is_promised_and_no_more(runs: Runs) -> None:
 
 
 def test_config_json_is_the_experiment(runs: Runs) -> None:
-    assert config_lib.resolve(read(runs.work / "first", "config.json")) == expected_experiment()
+    """But for the archives, whose path is made absolute: the run can then be used from any folder."""
+    found = read(runs.work / "first", "config.json")
+    assert Path(found["dataset"]["archives"]).is_absolute()
+    found["dataset"]["archives"] = expected_experiment().dataset.archives
+    assert config_lib.resolve(found) == expected_experiment()
     assert read(runs.work / "other", "config.json")["seed"] == 1
 
 
@@ -415,7 +419,7 @@ def test_evaluate_what_is_not_there(runs: Runs, arguments: list[str], message: s
 @pytest.mark.parametrize("which", ["7", "-5", "0", "latest", "", "²", "5.0"])
 def test_checkpoint_that_is_not_there(runs: Runs, which: str) -> None:
     with pytest.raises(RunError) as caught:
-        trained.load(runs.work / "first", which)
+        trained.load(runs.work / "first", which, "")
     message = f"--checkpoint: expected newest, best or one of the steps [5, 10], got {which!r}"
     assert str(caught.value).startswith(message)
 

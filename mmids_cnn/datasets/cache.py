@@ -5,6 +5,7 @@ checked against its manifest at every start: a damaged one is decoded again.
 """
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -32,7 +33,7 @@ _CHUNK = 1000  # examples decoded at a time
 
 
 def open_or_fill(
-    folder: Path, make_builder: Callable[[], Any], report: Report, disposable: Path | None = None
+    folder: Path, make_builder: Callable[[], Any], report: Report, where: Path, *, disposable: bool
 ) -> Manifest:
     """Opens a cache, filling it first if it is not there or not whole.
 
@@ -40,7 +41,8 @@ def open_or_fill(
       folder: the cache's folder, named after the data's content.
       make_builder: makes the TFDS builder to prepare and read; called only when filling.
       report: progress.
-      disposable: where TFDS keeps the prepared set, if it may be removed and prepared again when damaged.
+      where: where TFDS keeps the prepared set.
+      disposable: whether it may be removed and prepared again when damaged.
 
     Returns:
       The manifest of a cache whose every byte has just been checked.
@@ -57,7 +59,7 @@ def open_or_fill(
         if manifest is None:
             if folder.exists():
                 report(f"{folder} does not match its fingerprints: decoding again", 0, 0)
-            _fill(folder, make_builder, report, disposable)
+            _fill(folder, make_builder, report, where, disposable)
             manifest = _verified(folder)
     if manifest is None:
         raise DataError(f"{folder}: expected the arrays just written, found others; check the disk")
@@ -68,6 +70,8 @@ def _verified(folder: Path) -> Manifest | None:
     """The manifest, if every file is there and has its checksum."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
+        if manifest.pop("seal") != _seal(manifest):
+            return None
         for name, checksum in manifest["files"].items():
             with open(folder / name, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
@@ -77,16 +81,23 @@ def _verified(folder: Path) -> Manifest | None:
         return None
 
 
-def _fill(folder: Path, make_builder: Callable[[], Any], report: Report, disposable: Path | None) -> None:
-    for stale in folder.parent.glob(f"{folder.name}.partial*"):  # left by a killed run
+def _seal(manifest: Manifest) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _fill(
+    folder: Path, make_builder: Callable[[], Any], report: Report, where: Path, disposable: bool
+) -> None:
+    for stale in folder.parent.glob(f"{glob.escape(folder.name)}.partial*"):  # left by a killed run
         shutil.rmtree(stale)
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial", dir=folder.parent))
     partial.chmod(0o755)  # mkdtemp's 0700 would hide the cache from the data folder's other users
     try:
         _quiet_tfds()
-        num_classes = _prepare_and_decode(make_builder, partial, report, disposable)
+        num_classes = _prepare_and_decode(make_builder, partial, report, where, disposable)
         checksums = {path.name: _sync_and_hash(path) for path in sorted(partial.glob("*.npy"))}
-        files.write_json(partial / _MANIFEST, {"files": checksums, "num_classes": num_classes})
+        manifest = {"files": checksums, "num_classes": num_classes}
+        files.write_json(partial / _MANIFEST, manifest | {"seal": _seal(manifest)})
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
@@ -95,7 +106,7 @@ def _fill(folder: Path, make_builder: Callable[[], Any], report: Report, disposa
 
 
 def _prepare_and_decode(
-    make_builder: Callable[[], Any], folder: Path, report: Report, disposable: Path | None
+    make_builder: Callable[[], Any], folder: Path, report: Report, where: Path, disposable: bool
 ) -> int:
     try:
         return _decode(_prepare(make_builder), folder, report)
@@ -105,12 +116,12 @@ def _prepare_and_decode(
         cause = files.cause(error)
         if cause:
             raise cause from error
-        if disposable is None or not disposable.exists():
+        if not (disposable and where.exists()):
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise DataError(f"dataset: expected a whole set, found: {reason}; prepare it again") from error
-    report(f"{disposable} is damaged: preparing again", 0, 0)
-    shutil.rmtree(disposable)
-    return _prepare_and_decode(make_builder, folder, report, None)
+            raise DataError(f"{where}: expected a whole set, found: {reason}; prepare it again") from error
+    report(f"{where} is damaged: preparing again", 0, 0)
+    shutil.rmtree(where)
+    return _prepare_and_decode(make_builder, folder, report, where, disposable=False)
 
 
 def _prepare(make_builder: Callable[[], Any]) -> Any:
@@ -141,6 +152,9 @@ def _decode(builder: Any, folder: Path, report: Report) -> int:
             f"dataset.name: expected an image-classification set with splits train and test, found "
             f"{builder.name} with splits {', '.join(builder.info.splits)}; choose another set"
         )
+    declared = builder.info.features[keys[0]].shape
+    if len(declared) != 3:
+        raise DataError(f"dataset.name: expected images [height, width, channels], found shape {declared}")
     for split in idx.SPLITS:
         _decode_split(builder.as_data_source(split), keys, f"{folder}/{split}", report)
     for split, arrays in getattr(builder, "arrays", {}).items():  # TFDS's metadata has no checksums
@@ -157,7 +171,7 @@ def _decode_split(source: Any, keys: tuple[str, str], prefix: str, report: Repor
     image_key, label_key = keys
     shape = np.asarray(source[0][image_key]).shape
     if len(shape) != 3:
-        raise DataError(f"dataset.name: expected images [height, width, channels], found shape {shape}")
+        raise ValueError(f"an image of shape {shape}")
     count = len(source)
     # Plain writes: a memory map of a file on a disk that is full ends the process with SIGBUS.
     with open(f"{prefix}_images.npy", "wb") as images, open(f"{prefix}_labels.npy", "wb") as labels:

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, Protocol, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 import numpy as np
 
@@ -85,7 +85,8 @@ def serve(runner_class: type[Runner], libraries: Iterable[str]) -> None:
     idle_from = time.process_time()
     while (request := json.loads(sys.stdin.readline())["do"]) != "quit":
         start, cpu_start = time.perf_counter(), time.process_time()
-        score = runner.evaluate() if request == "evaluate" else runner.epoch()
+        score: Any = runner.evaluate if request == "evaluate" else runner.epoch
+        score = score()
         seconds, cpu_end = time.perf_counter() - start, time.process_time()
         reply = {"seconds": seconds, "cpu_seconds": cpu_end - cpu_start}
         reply["idle_cpu_seconds"] = cpu_start - idle_from

@@ -87,7 +87,7 @@ class Checkpoints:
         content = {"step": step, "score": score, "digests": digests, **meta}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(copy),
-            meta=ocp.args.JsonSave({**content, "self": _digest_of_json(content)}),
+            meta=ocp.args.JsonSave({**content, "self": digest_of_json(content)}),
         )
         with self._faults():
             self._manager.save(step, args=args, metrics={"score": score})
@@ -135,7 +135,7 @@ class Checkpoints:
         except Exception as error:  # a damaged checkpoint makes Orbax raise almost anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise RunError(f"{where}: expected a whole checkpoint, found: {reason}") from error
-        if seal != _digest_of_json(meta) or meta["step"] != step:
+        if seal != digest_of_json(meta) or meta["step"] != step:
             raise RunError(f"{where}: expected the digests that were saved, found others")
         found = {path: digest(array) for path, array in leaves(tree)}
         wrong = sorted(k for k in digests.keys() | found.keys() if digests.get(k) != found.get(k))
@@ -197,5 +197,6 @@ class Checkpoints:
         self._manager.reload()
 
 
-def _digest_of_json(content: Mapping[str, Any]) -> str:
+def digest_of_json(content: Mapping[str, Any]) -> str:
+    """SHA-256 over plain values, the same for equal ones."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

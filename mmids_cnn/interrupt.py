@@ -16,6 +16,7 @@ from mmids_cnn.errors import UserError
 
 _GRACE_SECONDS = 4.0  # to finish a piece of training and save it; "within 5 seconds" is what is promised
 
+_watched = False
 _requested: int | None = None
 _graceful = threading.Event()
 _clean_up: list[Callable[[], None]] = []
@@ -31,12 +32,19 @@ class InterruptedRunError(UserError):
 
 def watch() -> None:
     """Starts to watch for SIGTERM and SIGINT; to be called once, from the main thread."""
+    global _watched
+    _watched = True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: None)
     threading.Thread(target=_watch, args=(reader,), name="interrupt", daemon=True).start()
+
+
+def watching() -> bool:
+    """Whether `watch` has been called: a library's user keeps his own way with signals."""
+    return _watched
 
 
 def requested() -> int | None:

@@ -62,11 +62,7 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
     Raises:
       RunError: the folder cannot be written, or its configuration differs.
     """
-    existing = next(path for path in (workdir, *workdir.parents) if path.exists())
-    if not existing.is_dir() or not files.writable(existing):
-        raise RunError(
-            f"workdir: expected a folder that can be written, found {existing}; set --workdir to another"
-        )
+    require_writable(workdir)
     if not (workdir / CONFIG).exists():
         return None
     before = config_lib.resolve(files.read_json(workdir / CONFIG))
@@ -83,6 +79,15 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
         return None
     result = files.read_json(workdir / RESULT)
     return result if result["epoch"] >= experiment.num_epochs else None
+
+
+def require_writable(workdir: Path) -> None:
+    """Raises a `RunError` unless the folder can be written, or made."""
+    existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+    if not existing.is_dir() or not files.writable(existing):
+        raise RunError(
+            f"workdir: expected a folder that can be written, found {existing}; set --workdir to another"
+        )
 
 
 def _longer(before: config_lib.Experiment, now: config_lib.Experiment) -> bool:

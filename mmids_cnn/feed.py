@@ -80,6 +80,15 @@ def steps_streamed(
     return lax.fori_loop(first, stop, body, state)
 
 
+@functools.cache
+def _resident_program(batch_size: int, population: bool) -> Any:
+    """One jitted function for all feeds alike: JAX compiles it once for equal shapes."""
+    steps = functools.partial(steps_resident, batch_size=batch_size)
+    if population:
+        steps = jax.vmap(steps, in_axes=(0, None, None, 0, None, None))
+    return jax.jit(steps, donate_argnums=0)
+
+
 class Resident:
     """All examples on the device; a step gathers its batch there."""
 
@@ -92,11 +101,8 @@ class Resident:
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
-        steps = functools.partial(steps_resident, batch_size=self._batch_size)
-        if state.members:
-            steps = jax.vmap(steps, in_axes=(0, None, None, 0, None, None))
         order, zero = self._order_of(state, 0), jnp.int32(0)
-        program = jax.jit(steps, donate_argnums=0)
+        program = _resident_program(self._batch_size, state.members is not None)
         self._program = program.lower(state, self._images, self._labels, order, zero, zero).compile()
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:

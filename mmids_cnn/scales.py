@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from mmids_cnn import space
 from mmids_cnn.plan import Axis
@@ -46,10 +46,11 @@ def height(metric: str, value: float) -> float:
 
 
 def value_axis(metric: str, panel: Axes, *, label: bool = True) -> None:
-    """Marks a vertical axis with the values of a metric."""
+    """Marks a vertical axis, whose range is set, with the values of a metric."""
     of_accuracy = metric.endswith("accuracy")
     if of_accuracy:
-        panel.yaxis.set_major_locator(FixedLocator([height(metric, value) for value in _ACCURACIES]))
+        marks = _accuracies(*(1 - 10**-at for at in panel.get_ylim()))
+        panel.yaxis.set_major_locator(FixedLocator([height(metric, value) for value in marks]))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{100 * (1 - 10**-at):.4g}"))
     else:
         panel.yaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{10**at:.3g}"))
@@ -62,6 +63,13 @@ def limits(heights: Sequence[float]) -> tuple[float, float]:
     low, high = min(heights, default=0.0), max(heights, default=1.0)
     margin = 0.07 * (high - low) or 0.1
     return low - margin, high + margin
+
+
+def _accuracies(low: float, high: float) -> list[float]:
+    """Where to put marks: evenly, unless the error spans so much that they would crowd together."""
+    if (1 - low) / max(1 - high, _LEAST_ERROR) > 5:
+        return list(_ACCURACIES)
+    return [float(value) for value in MaxNLocator(6).tick_values(low, high) if value < 1]
 
 
 def _ordered(options: Sequence[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int32
 
 from mmids_cnn import data, metrics, model
 
+_LEAST = 32  # images a member at a time: fewer make the overhead of each call show
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
 
 
@@ -31,8 +32,20 @@ def add_slice(
     return sums + metrics.sums(model.apply(network, params, x), y, start + jnp.arange(size) >= counted)
 
 
+@functools.cache
+def _program(network: model.ConvNet, size: int, population: bool) -> Any:
+    """One jitted function for all scorers alike: JAX compiles it once for equal shapes."""
+    add: Any = functools.partial(add_slice, network=network, size=size)
+    if population:
+        add = jax.vmap(add, in_axes=(0, 0, None, None, None, None))
+    return jax.jit(add)
+
+
 class Scorer:
-    """Scores some splits with any parameters of one network, or with those of a population's `members`."""
+    """Scores some splits with any parameters of one network, or with those of a population's `members`.
+
+    Images are scored `batch_size` at a time; members share that number, and with it the memory it takes.
+    """
 
     def __init__(
         self,
@@ -43,7 +56,8 @@ class Scorer:
     ) -> None:
         self._network, self._members = network, members
         self._splits = dict(splits)
-        self._size = {name: min(batch_size, len(s.labels)) for name, s in splits.items()}
+        size = max(batch_size // (members or 1), min(batch_size, _LEAST))
+        self._size = {name: min(size, len(split.labels)) for name, split in splits.items()}
         for name, split in splits.items():
             if split.images.nbytes <= _RESIDENT_BYTES:
                 self._splits[name] = jax.device_put(split)
@@ -52,12 +66,9 @@ class Scorer:
     def compile(self, params: model.Params) -> None:
         """Compiles a program for each split, for parameters like these."""
         for name, size in self._size.items():
-            add: Any = functools.partial(add_slice, network=self._network, size=size)
-            if self._members:
-                add = jax.vmap(add, in_axes=(0, 0, None, None, None, None))
             arrays, zero = self._slices(name, 0), jnp.int32(0)
-            program = jax.jit(add).lower(params, self._zero(), *arrays, zero, zero)
-            self._programs[name] = program.compile()
+            program = _program(self._network, size, self._members is not None)
+            self._programs[name] = program.lower(params, self._zero(), *arrays, zero, zero).compile()
 
     def __call__(
         self, params: model.Params, stop: Callable[[], bool] = lambda: False

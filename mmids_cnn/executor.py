@@ -66,14 +66,18 @@ def _update(part: population.Part) -> Update:
 @contextlib.contextmanager
 def _cluster() -> Iterator[None]:
     """Connects to the cluster at RAY_ADDRESS, or starts one on this machine that listens to itself alone."""
+    address = os.environ.get("RAY_ADDRESS")
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not address:
+        settings |= {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        # Read when Ray is imported. On Linux too it is what keeps every one of its ports on 127.0.0.1.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
     import jax
     import ray
 
     jax.config.update("jax_platforms", "cpu")  # accelerators are the workers', also those of this machine
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    settings |= {} if address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
     started = not ray.is_initialized()
     try:
         if started:

@@ -118,8 +118,8 @@ class Members:
     def _job(self, members: list[Member], size: int, epochs: int) -> Job:
         """A job for some members, filled up to `size` by the last: a program is for one size."""
         filled = members + [members[-1]] * (size - len(members))
-        first = members[0]
-        name = f"trial{first.trial}-seed{first.seed}-{len(members)}-to-epoch{epochs}"
+        trial, seed = members[0]
+        name = f"{f'trial{trial}' if trial >= 0 else 'base'}-seed{seed}-{len(members)}-to-epoch{epochs}"
         self._jobs[name] = members
         experiments = tuple(self._experiments[member] for member in filled)
         return Job(name, experiments, epochs, self._split, self._ledger.progress(filled))

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import sweep as sweep_file
-from mmids_cnn import contest, executor, plan, planning, search, sweep
-from mmids_cnn import data as data_lib
+from mmids_cnn import executor, plan, planning, search, sweep
 from mmids_cnn.datasets import idx
 from mmids_cnn.terminal import Terminal
 
@@ -91,6 +90,3 @@ class Counting:
     def __call__(self, jobs: Any, listener: Any) -> None:
         self.jobs += jobs
         executor.local(jobs, listener)
-
-
-__all__ = ["Counting", "contest", "data_lib", "make", "outcome", "results", "run", "tree", "write_archives"]

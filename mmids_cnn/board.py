@@ -7,12 +7,12 @@ from typing import Any
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mmids_cnn.terminal import Terminal, clock
 
-_SHOWN = 20  # trials in the live table: those at work, then the best, then the newest
+_AROUND = 8  # lines of the terminal that are no trial's: the table's frame, the bar, the prompt
 _PLAIN_SECONDS = 10.0
 
 
@@ -36,6 +36,7 @@ class Board:
         self._seen: dict[str, int] = {}  # images by job, of this process and those that work for it
         self._started, self._last_plain = time.monotonic(), time.monotonic()
         self._live: Live | None = None
+        self.doing = ""  # said before the epoch of those at work
 
     def trial(self, number: int, settings: Mapping[str, Any], state: str, value: float | None = None) -> None:
         """A trial is in a state, 'waiting' or what its result says."""
@@ -64,7 +65,7 @@ class Board:
         self._seen[job] = images * len(members)
         self._epochs |= dict.fromkeys(members, epoch)
         for number in dict.fromkeys(trial for trial, _ in members):
-            self._states[number] = f"epoch {epoch:.2f}"
+            self._states[number] = f"{self.doing}epoch {epoch:.2f}"
             values = [
                 row[self._metric]
                 for (trial, _), row in zip(members, rows, strict=False)
@@ -95,26 +96,26 @@ class Board:
                 self._live = Live(console=self._terminal.console, transient=True, refresh_per_second=4)
                 self._live.start()
             bar = ProgressBar(total=self._total, completed=done, width=40)
-            self._live.update(Group(self._table(), bar, Text(facts)))
+            self._live.update(Group(self._table(), bar, Text(f" {facts}")))
         elif self._terminal.mode == "plain" and time.monotonic() - self._last_plain >= _PLAIN_SECONDS:
             self._last_plain = time.monotonic()
             self._terminal.note(f"sweep  {facts}")
 
     def _table(self) -> Table:
-        table = Table("trial", "settings", self._metric, "state")
-        for number in self._order()[:_SHOWN]:
-            table.add_row(
-                str(number), self._settings.get(number, ""), self._value(number), self._states[number]
-            )
-        if len(self._states) > _SHOWN:
-            table.add_row("...", f"and {len(self._states) - _SHOWN} more", "", "")
+        table = Table("trial", Column("settings", no_wrap=True, overflow="ellipsis"), self._metric, "state")
+        shown = max(self._terminal.console.height - _AROUND, 3)
+        for number in self._order()[:shown]:
+            name = str(number) if number >= 0 else "base"
+            table.add_row(name, self._settings.get(number, ""), self._value(number), self._states[number])
+        if len(self._states) > shown:
+            table.add_row("...", f"and {len(self._states) - shown} more", "", "")
         return table
 
     def _order(self) -> list[int]:
         sign = -1 if self._metric.endswith("accuracy") else 1
 
         def key(number: int) -> tuple[bool, float, int]:
-            at_work = self._states[number].startswith("epoch")
+            at_work = "epoch" in self._states[number]
             return (not at_work, sign * self._values.get(number, -sign * float("inf")), number)
 
         return sorted(self._states, key=key)

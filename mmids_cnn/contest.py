@@ -190,6 +190,7 @@ class Contest:
             for seed in plan.confirm_seeds
         }
         dataset = population.load(next(iter(experiments.values())).dataset, "test")
+        self._board.doing = "confirming, "
         for trial in trials.values():
             self._board.trial(trial.number, trial.settings, "waiting")
         size = plan.sweep.population

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import sweeping
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -29,12 +30,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cluster(folder: Path) -> Iterator[Any]:
     """A head that does no work, and two nodes of one core."""
-    utils = pytest.importorskip("ray.cluster_utils")
+    from ray.cluster_utils import Cluster
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-        it = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        it = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
             patch.setenv("RAY_ADDRESS", it.address)
             yield it
@@ -48,10 +50,13 @@ def test_killed_node_loses_nothing_and_changes_no_bit(folder: Path, cluster: Any
     killed: list[float] = []
 
     def kill_one() -> None:
-        """SIGKILL for all processes of a node, once the first population is done and others are at work."""
+        """SIGKILL for all processes of a node that is at work, once the first population is done."""
         populations = tmp_path / "far" / "populations"
         for _ in range(1200):
-            if list(populations.glob("*.json")):
+            free = (
+                ray._private.state.available_resources_per_node() if list(populations.glob("*.json")) else {}
+            )
+            if nodes[0].node_id in free and not free[nodes[0].node_id].get("CPU"):
                 cluster.remove_node(nodes[0], allow_graceful=False)
                 killed.append(time.monotonic())
                 return

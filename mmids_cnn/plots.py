@@ -132,6 +132,9 @@ def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> F
         panel.xaxis.set_major_locator(NullLocator())
         panel.spines["left"].set_position("center")
         panel.spines["bottom"].set_visible(False)
+        panel.patch.set_visible(False)
+        for label in panel.get_yticklabels():
+            label.set_bbox({"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.8})
     figure.canvas.draw()  # places the panels, which the lines between them need to know
     figure.set_layout_engine("none")
     for one, colour in finite:
@@ -143,7 +146,7 @@ def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> F
         ]
         best = winner is not None and one.number == winner.number
         line = Line2D(*zip(*points, strict=True), transform=figure.transFigure)
-        line.set(color=_BEST if best else colour, linewidth=2.8 if best else 1.2, zorder=3 if best else 2)
+        line.set(color=_BEST if best else colour, linewidth=2.8 if best else 1.2, zorder=-1 if best else -2)
         line.set_linestyle("-" if one.state == COMPLETE else (0, (4, 2)))
         figure.add_artist(line)
     return figure

@@ -158,7 +158,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 68rem; m
 h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem }
 p.lead { font-size: 1.05rem; white-space: pre-line } figure { margin: 0 } img { width: 100%; height: auto }
 figcaption { color: #5a6676; font-size: .9rem; max-width: 50rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } div.wide { overflow-x: auto }
+table { border-collapse: collapse; font: 13px/1.4 system-ui, sans-serif;
+  font-variant-numeric: tabular-nums } div.wide { overflow-x: auto }
 th, td { text-align: left; padding: .25rem .9rem .25rem .3rem; border-bottom: 1px solid #e3e7ec;
   white-space: nowrap }
 tr.best td { font-weight: 600; background: #eef6f1 } tr.out td { color: #8a93a0 }
@@ -189,7 +190,8 @@ def _page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>Sweep {html.escape(workdir.name)}</title>\n<style>{_STYLE}</style>\n"
         f"<h1>Sweep {html.escape(workdir.name)}</h1>\n<p class=lead>{html.escape(lead)}</p>\n"
-        f"{command}{figures}{_table(plan, results, winner)}<h2>The plan</h2>\n<pre>{configuration}</pre>\n</html>\n"
+        f"{command}{figures}{_table(plan, results, winner)}"
+        f"<h2>The plan</h2>\n<pre>{configuration}</pre>\n</html>\n"
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mmids_cnn import space
 from mmids_cnn.plan import Axis
@@ -30,8 +30,10 @@ def place_of(panel: Axes, axis: Axis, *, vertical: bool) -> Callable[[Any], floa
     if isinstance(domain, space.Range) and domain.log:
         panel.set(**{f"{name}scale": "log"})
         panel.set(**{f"{name}lim": (domain.low / 1.1, domain.high * 1.1)})
-        if domain.high / domain.low >= 10:
-            along.set_minor_formatter(NullFormatter())
+        few = domain.high / domain.low < 1000
+        along.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        along.set_major_formatter(FuncFormatter(lambda at, _: f"{at:.3g}"))
+        along.set_minor_formatter(NullFormatter())
         return float
     margin = 0.04 * (domain.high - domain.low)
     panel.set(**{f"{name}lim": (domain.low - margin, domain.high + margin)})

@@ -92,9 +92,9 @@ def test_neighbour_that_diverges_changes_no_bit(small: data.Dataset, vary: Vary)
 def test_equal_programs_are_compiled_once_in_a_process(small: data.Dataset, vary: Vary) -> None:
     compiled: list[str] = []
 
-    def listen(name: str, seconds: float, **_: Any) -> None:
-        if name == "/jax/core/compile/backend_compile_duration":
-            compiled.append(name)
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
 
     experiments = members(vary)
     job = population.Job("job", tuple(experiments), 1, "validation")

@@ -34,7 +34,7 @@ def result(trial: search.Trial, value: float | None = None) -> search.Result:
 
 
 def diverged(trial: search.Trial) -> search.Result:
-    seeds = [{"seed": 0, "value": None, "diverged": 3, "fingerprint": "", "rows": []}]
+    seeds: list[dict[str, Any]] = [{"seed": 0, "value": None, "diverged": 3, "fingerprint": "", "rows": []}]
     return search.Result(trial.number, trial.settings, search.NONFINITE, None, seeds)
 
 

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.sweep [--trials=16] [--populations 1 4 16 64] [--images=60000]
 
-A trial is one epoch of the reference recipe and the scoring of 5,000 held-out images. Each arm is a process of
-its own that starts with an empty cache of compiled programs, so that compiling is included; memory is the peak
-of that process, of all its processes for the last arm:
+A trial is one epoch of the reference recipe and the scoring of 5,000 held-out images. Each arm is a process
+of its own that starts with an empty cache of compiled programs, so that compiling is included; memory is the
+peak of that process, of all its processes for the last arm:
 
     population N    N members at once, by the code that sweeps use
     one by one      the same experiments in one process, by the code that single runs use

@@ -89,7 +89,7 @@ class Checkpoints:
         content = {"step": step, "score": score, "best": best, "digests": digests, **meta}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(copy),
-            meta=ocp.args.JsonSave({**content, "self": _digest_of_json(content)}),
+            meta=ocp.args.JsonSave({**content, "self": digest_of_json(content)}),
         )
         with self._faults():
             if not self._manager.save(step, args=args):
@@ -132,7 +132,7 @@ class Checkpoints:
             sealed.check_files(where / "state")
             restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
             meta = dict(restored["meta"])
-            if meta.pop("self") != _digest_of_json(meta) or meta["step"] != step:
+            if meta.pop("self") != digest_of_json(meta) or meta["step"] != step:
                 raise ValueError("another content of meta than was saved")
             restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
             tree, digests = restored["state"], meta["digests"]
@@ -217,5 +217,6 @@ class _Keep:
         return [info.step in newest or info.step == self.best_step for info in checkpoints]
 
 
-def _digest_of_json(content: Mapping[str, Any]) -> str:
+def digest_of_json(content: Mapping[str, Any]) -> str:
+    """SHA-256 over plain values, the same for equal ones."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -16,94 +16,96 @@ from ml_collections import ConfigDict
 from mmids_cnn.errors import ConfigError
 
 
-def _leaf(expects: str, holds: Callable[[Any], bool], *, changes_result: bool = True) -> Any:
+def leaf(expects: str, holds: Callable[[Any], bool], *, changes_result: bool = True) -> Any:
     """A field with its rule; `changes_result=False` marks what a resumed run may set differently."""
     return dataclasses.field(metadata={"expects": expects, "holds": holds, "changes_result": changes_result})
 
 
-def _one_of(*names: str) -> Any:
-    return _leaf("one of " + ", ".join(map(repr, names)), lambda value: value in names)
+def one_of(*names: str, changes_result: bool = True) -> Any:
+    """A field that holds one of some names."""
+    expects = "one of " + ", ".join(map(repr, names))
+    return leaf(expects, lambda value: value in names, changes_result=changes_result)
 
 
 def _folder(expects: str) -> Any:
     # Data may move: what it is, its fingerprint tells.
-    return _leaf(expects, lambda value: "\0" not in value, changes_result=False)
+    return leaf(expects, lambda value: "\0" not in value, changes_result=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Which data set, where it lies, and how much of its training split is held out."""
 
-    name: str = _leaf("a name", lambda value: bool(value.strip()) and "\0" not in value)
+    name: str = leaf("a name", lambda value: bool(value.strip()) and "\0" not in value)
     data_dir: str = _folder("a folder, or '' for TFDS's default")
     archives: str = _folder("a folder of IDX archives, or ''")
-    validation_examples: int = _leaf("an integer >= 0", lambda value: value >= 0)
-    placement: str = _one_of("auto", "resident", "streamed")
+    validation_examples: int = leaf("an integer >= 0", lambda value: value >= 0)
+    placement: str = one_of("auto", "resident", "streamed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
     """The shape of the network."""
 
-    channels: tuple[int, ...] = _leaf(
+    channels: tuple[int, ...] = leaf(
         "a non-empty tuple of integers >= 1, such as (16, 32, 32)",
         lambda value: len(value) > 0 and all(c >= 1 for c in value),
     )
-    kernel_size: int = _leaf("an odd integer >= 1", lambda value: value >= 1 and value % 2 == 1)
+    kernel_size: int = leaf("an odd integer >= 1", lambda value: value >= 1 and value % 2 == 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """The optimizer, its hyperparameters and the schedule of its learning rate."""
 
-    name: str = _one_of("adam", "adamw", "sgd")
-    learning_rate: float = _leaf("a finite number > 0", lambda value: value > 0)
-    b1: float = _leaf("a number with 0 <= b1 < 1", lambda value: 0 <= value < 1)
-    b2: float = _leaf("a number with 0 <= b2 < 1", lambda value: 0 <= value < 1)
-    eps: float = _leaf("a finite number > 0", lambda value: value > 0)
-    weight_decay: float = _leaf("a finite number >= 0", lambda value: value >= 0)
-    schedule: str = _one_of("constant", "cosine", "one_cycle")
-    warmup_fraction: float = _leaf("a number with 0 <= f < 1", lambda value: 0 <= value < 1)
+    name: str = one_of("adam", "adamw", "sgd")
+    learning_rate: float = leaf("a finite number > 0", lambda value: value > 0)
+    b1: float = leaf("a number with 0 <= b1 < 1", lambda value: 0 <= value < 1)
+    b2: float = leaf("a number with 0 <= b2 < 1", lambda value: 0 <= value < 1)
+    eps: float = leaf("a finite number > 0", lambda value: value > 0)
+    weight_decay: float = leaf("a finite number >= 0", lambda value: value >= 0)
+    schedule: str = one_of("constant", "cosine", "one_cycle")
+    warmup_fraction: float = leaf("a number with 0 <= f < 1", lambda value: 0 <= value < 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
     """The loss, the arithmetic, and what to do when it breaks down."""
 
-    label_smoothing: float = _leaf("a number with 0 <= s < 1", lambda value: 0 <= value < 1)
-    precision: str = _one_of("float32", "tensorfloat32", "bfloat16")
-    on_nonfinite: str = _one_of("stop", "skip")
+    label_smoothing: float = leaf("a number with 0 <= s < 1", lambda value: 0 <= value < 1)
+    precision: str = one_of("float32", "tensorfloat32", "bfloat16")
+    on_nonfinite: str = one_of("stop", "skip")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval:
     """When to evaluate, and how many images at a time."""
 
-    every_epochs: int = _leaf("an integer >= 0", lambda value: value >= 0, changes_result=False)
-    every_seconds: float = _leaf(
+    every_epochs: int = leaf("an integer >= 0", lambda value: value >= 0, changes_result=False)
+    every_seconds: float = leaf(
         "a finite number of seconds >= 0", lambda value: value >= 0, changes_result=False
     )
-    batch_size: int = _leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
+    batch_size: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """When to save, and how many checkpoints to keep."""
 
-    every_epochs: int = _leaf("an integer >= 0", lambda value: value >= 0, changes_result=False)
-    every_seconds: float = _leaf(
+    every_epochs: int = leaf("an integer >= 0", lambda value: value >= 0, changes_result=False)
+    every_seconds: float = leaf(
         "a finite number of seconds >= 0", lambda value: value >= 0, changes_result=False
     )
-    keep: int = _leaf("an integer >= 1", lambda value: value >= 1, changes_result=False)
+    keep: int = leaf("an integer >= 1", lambda value: value >= 1, changes_result=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One experiment, complete and checked."""
 
-    seed: int = _leaf("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
-    num_epochs: int = _leaf("an integer >= 1", lambda value: value >= 1)
-    batch_size: int = _leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
+    seed: int = leaf("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
+    num_epochs: int = leaf("an integer >= 1", lambda value: value >= 1)
+    batch_size: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
     dataset: Dataset
     model: Model
     optimizer: Optimizer
@@ -124,7 +126,7 @@ def resolve(config: Mapping[str, Any] | ConfigDict) -> Experiment:
     Raises:
       ConfigError: a leaf is unknown, missing, of the wrong type or out of range; the message names it.
     """
-    experiment = _build(Experiment, config, "")
+    experiment = build(Experiment, config, "")
     optimizer = experiment.optimizer
     if optimizer.weight_decay > 0 and optimizer.name != "adamw":
         raise ConfigError(
@@ -132,6 +134,20 @@ def resolve(config: Mapping[str, Any] | ConfigDict) -> Experiment:
             f"{optimizer.weight_decay}; set --config.optimizer.name=adamw to use weight decay"
         )
     return experiment
+
+
+def check(name: str, value: Any, path: str) -> Any:
+    """A value as a leaf of the experiment, by dotted name, holds it; errors call the leaf `path`.
+
+    Raises:
+      ConfigError: the leaf's rule refuses it.
+    """
+    cls: Any = Experiment
+    *sections, last = name.split(".")
+    for section in sections:
+        cls = typing.get_type_hints(cls)[section]
+    rule = next(field.metadata for field in dataclasses.fields(cls) if field.name == last)
+    return _check(path, typing.get_type_hints(cls)[last], rule, value)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -157,7 +173,7 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
 def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
     """Leaves that differ and change a run's result, by dotted name, as (old value, new value)."""
     before, after = flatten(old), flatten(new)
-    fixed = _changing_leaves(Experiment)
+    fixed = changing_leaves(Experiment)
     return {k: (before[k], after[k]) for k in before if k in fixed and before[k] != after[k]}
 
 
@@ -171,18 +187,24 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"{guess}valid names: {', '.join(names)}"
 
 
-def _changing_leaves(cls: type, prefix: str = "") -> set[str]:
+def changing_leaves(cls: type, prefix: str = "") -> set[str]:
+    """Dotted names of a section's leaves that change a run's result."""
     names: set[str] = set()
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(hints[field.name]):
-            names |= _changing_leaves(hints[field.name], f"{prefix}{field.name}.")
+            names |= changing_leaves(hints[field.name], f"{prefix}{field.name}.")
         elif field.metadata["changes_result"]:
             names.add(prefix + field.name)
     return names
 
 
-def _build(cls: type, tree: Any, path: str) -> Any:
+def build(cls: type, tree: Any, path: str) -> Any:
+    """A section's dataclass out of a mapping, each leaf checked by its rule; `path` is its dotted prefix.
+
+    Raises:
+      ConfigError: as `resolve`.
+    """
     if not hasattr(tree, "items"):
         raise ConfigError(f"config.{path[:-1]}: expected a section, got {tree!r}")
     given = dict(tree.items())
@@ -198,7 +220,7 @@ def _build(cls: type, tree: Any, path: str) -> Any:
         if name not in given:
             raise ConfigError(f"config.{path}{name}: missing; start the experiment from experiments/base.py")
         if dataclasses.is_dataclass(hints[name]):
-            values[name] = _build(typing.cast(type, hints[name]), given[name], f"{path}{name}.")
+            values[name] = build(typing.cast(type, hints[name]), given[name], f"{path}{name}.")
         else:
             values[name] = _check(path + name, hints[name], field.metadata, given[name])
     return cls(**values)

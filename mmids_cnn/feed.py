@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Int, Int32
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, keys, population
+from mmids_cnn import data, keys, mapping
 from mmids_cnn.train import Batch, TrainState, steps_per_epoch, train_step
 
 _RESIDENT_BYTES = 2**30  # what 'auto' puts on the device at most
@@ -80,6 +80,18 @@ def steps_streamed(
     return lax.fori_loop(first, stop, body, state)
 
 
+@functools.cache
+def _resident_program(batch_size: int, members: int | None) -> Any:
+    """One jitted function for all feeds alike: JAX compiles it once for equal shapes."""
+    steps: Any = functools.partial(steps_resident, batch_size=batch_size)
+    each = mapping.over_members(lambda member, *shared: steps(*member, *shared), members)
+
+    def advance(state: TrainState, order: Array, *shared: Array) -> TrainState:
+        return each((state, order), *shared)
+
+    return jax.jit(advance, donate_argnums=0)
+
+
 class Resident:
     """All examples on the device; a step gathers its batch there."""
 
@@ -92,14 +104,8 @@ class Resident:
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
-        steps: Any = functools.partial(steps_resident, batch_size=self._batch_size)
-
-        def advance(state: TrainState, order: Array, *shared: Array) -> TrainState:
-            each = population.over_members(lambda member, *shared: steps(*member, *shared), state.members)
-            return each((state, order), *shared)
-
         order, zero = self._order_of(state, 0), jnp.int32(0)
-        program = jax.jit(advance, donate_argnums=0)
+        program = _resident_program(self._batch_size, state.members)
         self._program = program.lower(state, order, self._images, self._labels, zero, zero).compile()
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:

@@ -30,11 +30,16 @@ _ADVICE = {
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a text as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file so that a kill or a full disk leaves the old one or the new one, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(partial, "w") as file:
-            file.write(text)
+        with open(partial, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

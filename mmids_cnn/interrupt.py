@@ -32,7 +32,7 @@ class InterruptedRunError(UserError):
 
 def watch() -> None:
     """Starts to watch for SIGTERM and SIGINT; to be called from the main thread, as early as can be."""
-    if any(thread.name == _THREAD for thread in threading.enumerate()):
+    if watching():
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -40,6 +40,11 @@ def watch() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: None)
     threading.Thread(target=_watch, args=(reader,), name=_THREAD, daemon=True).start()
+
+
+def watching() -> bool:
+    """Whether `watch` has been called: a library's user keeps his own way with signals."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def requested() -> int | None:

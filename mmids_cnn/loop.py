@@ -12,6 +12,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, metrics, score, train
 from mmids_cnn.errors import NonFiniteError
 
+_begin_epoch = jax.jit(train.begin_epoch, donate_argnames="state")
 _PIECE_SECONDS = 0.5  # how long training keeps control before progress, signals and cadences are seen to
 
 
@@ -85,7 +86,7 @@ def fit(
     with _timed(seconds, "compile"):
         state = train.init_state(experiment, dataset) if state is None else state
         scorer = score.Scorer(state.recipe.network, held, experiment.eval.batch_size, state.members)
-        begin_epoch = jax.jit(train.begin_epoch, donate_argnames="state").lower(state).compile()
+        begin_epoch = _begin_epoch.lower(state).compile()
         batches.compile(state)
         scorer.compile(state.params)
     per_epoch, num_examples = batches.steps_per_epoch, len(dataset.splits["train"].labels)

@@ -1,9 +1,11 @@
-"""Trains one experiment.
+"""Trains one experiment, or sweeps over many.
 
     python -m mmids_cnn.main --config=experiments/base.py [--workdir=DIR]
+    python -m mmids_cnn.main --config=experiments/lr_sweep.py [--workdir=DIR]
 
-The run folder (default runs/<name of the experiment file>) holds the configuration, where the result comes
-from, the metrics, the checkpoints and the result. The same command goes on where it stopped.
+An experiment with a section `sweep` is a sweep: settings are tried, and the best one is confirmed. The run
+folder (default runs/<name of the experiment file>) holds the configuration, where the result comes from, the
+metrics, the checkpoints and the result. The same command goes on where it stopped.
 """
 
 if __name__ == "__main__":  # before the imports below take their time
@@ -16,7 +18,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from mmids_cnn import cli, run
+from mmids_cnn import cli, planning, run, sweep
 from mmids_cnn.terminal import MODES, Terminal
 
 
@@ -31,11 +33,16 @@ def define_flags() -> None:
 
 def main() -> None:
     """Resolves the configuration and runs it."""
-    experiment = cli.experiment(flags.FLAGS.config)
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = Path(flags.FLAGS.workdir or Path("runs") / name)
+    config, terminal = flags.FLAGS.config, Terminal(flags.FLAGS.progress)
+    if planning.is_sweep(config):
+        sweep.execute(planning.resolve(config), _workdir(), terminal)
+    else:
+        run.execute(cli.experiment(config), _workdir(), terminal)
 
-    run.execute(experiment, workdir, Terminal(flags.FLAGS.progress))
+
+def _workdir() -> Path:
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    return Path(flags.FLAGS.workdir or Path("runs") / name)
 
 
 if __name__ == "__main__":

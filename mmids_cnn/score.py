@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from mmids_cnn import data, metrics, model, population
+from mmids_cnn import data, mapping, metrics, model
 
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
 _CALL_EXAMPLES = 2000  # scored before anybody is asked whether to stop
@@ -44,6 +44,14 @@ def add_slices(
     return lax.fori_loop(first, stop, add, sums)
 
 
+@functools.cache
+def _program(network: model.ConvNet, size: int, members: int | None) -> Any:
+    """One jitted function for all scorers alike: JAX compiles it once for equal shapes."""
+    add: Any = functools.partial(add_slices, network=network, size=size)
+    each = mapping.over_members(lambda member, *shared: add(*member, *shared), members)
+    return jax.jit(lambda params, sums, *shared: each((params, sums), *shared))
+
+
 class Scorer:
     """Scores some splits with any parameters of one network, or with those of a population's `members`."""
 
@@ -56,7 +64,7 @@ class Scorer:
     ) -> None:
         self._network, self._members = network, members
         self._splits = dict(splits)
-        self._size = {name: min(batch_size, len(s.labels)) for name, s in splits.items()}
+        self._size = {name: min(batch_size, len(split.labels)) for name, split in splits.items()}
         for name, split in splits.items():
             if split.images.nbytes <= _RESIDENT_BYTES:
                 self._splits[name] = jax.device_put(split)
@@ -66,8 +74,8 @@ class Scorer:
         """Compiles a program for each split, for parameters like these."""
         for name, size in self._size.items():
             (images, labels, _), zero = self._part(name, 0), jnp.int32(0)
-            program = jax.jit(self._add, static_argnames="size")
-            lowered = program.lower(params, self._zero(), images, labels, zero, zero, zero, size=size)
+            program = _program(self._network, size, self._members)
+            lowered = program.lower(params, self._zero(), images, labels, zero, zero, zero)
             self._programs[name] = lowered.compile()
 
     def __call__(
@@ -98,11 +106,6 @@ class Scorer:
             sums = jax.block_until_ready(self._programs[name](params, sums, images, labels, *at))
             counted = start + min(last * size, len(labels))
         return sums
-
-    def _add(self, params: model.Params, sums: metrics.Sums, *shared: Array, size: int) -> metrics.Sums:
-        add: Any = functools.partial(add_slices, network=self._network, size=size)
-        each = population.over_members(lambda member, *shared: add(*member, *shared), self._members)
-        return each((params, sums), *shared)
 
     def _zero(self) -> metrics.Sums:
         zero = metrics.Sums.zero()

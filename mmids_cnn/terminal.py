@@ -28,6 +28,11 @@ class Terminal:
         self._columns: list[str] = []
         self._started: dict[str, float] = {}
 
+    @property
+    def mode(self) -> str:
+        """How progress is shown: 'bar', 'plain' or 'none'."""
+        return self._mode
+
     def say(self, text: str) -> None:
         """A line that belongs to the result."""
         self.console.print(text, markup=False)
@@ -71,7 +76,7 @@ class Terminal:
             return
         left = (total - done) / rate if rate > 0 and total else None
         speed = f"{rate:,.0f} {unit}/s" if rate > 0 else ""
-        remaining = f"{_clock(left)} left" if left is not None else ""
+        remaining = f"{clock(left)} left" if left is not None else ""
         if self._mode == "bar":
             self._draw(what, done, total, f"{speed}  {remaining}")
         elif done == total or time.monotonic() - self._last_plain >= _PLAIN_SECONDS:
@@ -107,7 +112,8 @@ class Terminal:
         self._progress.update(self._task, description=what, completed=done, total=total or None, facts=facts)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as minutes and seconds, 2:05, or hours too."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

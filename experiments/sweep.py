@@ -1,0 +1,57 @@
+"""A sweep with an empty space: the whole tree of a sweep's settings, which other sweeps start from.
+
+    python -m mmids_cnn.main --config=experiments/sweep.py
+
+A sweep is an experiment with a section `sweep`. Its `space` mirrors the tree of `experiments/base.py`; a leaf
+in it is a text that says what the setting may be:
+
+    choice(a, b, c)          one of some values; of tuples too, "choice((8, 8), (16, 32, 32))"
+    uniform(low, high)       any number between the two
+    log_uniform(low, high)   any number between the two, its logarithm evenly spread
+    integers(low, high)      any integer from low to high, both included
+
+"" leaves the setting as the experiment has it. With an empty space there is nothing to choose, and the
+experiment itself is trained over `confirm_seeds` seeds. Every leaf is an override here too:
+
+  --config.sweep.search=random --config.sweep.trials=20 '--config.sweep.space.optimizer.b1=uniform(.8, .99)'
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the reference recipe with the complete section of a sweep."""
+    config = base.get_config()
+    config.dataset.validation_examples = 5000  # settings are chosen by these, never by the test split
+
+    config.sweep = ConfigDict()
+    config.sweep.space = _nothing()  # what is swept, as above
+    config.sweep.search = "grid"  # "grid", "random" or "tpe" (Optuna's tree-structured Parzen estimator)
+    config.sweep.trials = 0  # settings tried; for a grid 0, all of it
+    config.sweep.batch = 8  # settings that "tpe" suggests before it sees the results of any of them; >= 1
+    config.sweep.seeds = 1  # trainings of each setting: seed, seed + 1, ..., the same for all; >= 1
+    config.sweep.metric = "validation/accuracy"  # or "validation/loss": of the last epoch, mean over seeds
+    config.sweep.direction = "maximize"  # "minimize" for a loss
+
+    config.sweep.population = 16  # trainings at once, as one program; >= 1; changes results by rounding alone
+    config.sweep.halving = 0  # successive halving: one in so many settings survives a rung; 0: all do
+    config.sweep.rungs = (1, 3)  # epochs after which the field is cut, if halving > 0
+
+    config.sweep.confirm_seeds = 5  # trainings of the winner on the whole training split; 0: none
+    config.sweep.confirm_base = True  # and the same of the experiment's own setting, to compare with
+
+    config.sweep.storage = ""  # Optuna's record: "" is a file in the run folder; or postgresql://host/name
+    config.sweep.executor = "local"  # "local" in this process, "ray" on the cluster at RAY_ADDRESS
+    config.sweep.populations_per_device = 1  # with "ray": that share a device and its memory; >= 1
+    return config
+
+
+def _nothing() -> ConfigDict:
+    """Every leaf that can be swept, left as it is."""
+    space = ConfigDict({"num_epochs": "", "batch_size": "", "model": {}, "optimizer": {}, "train": {}})
+    for section in ("model", "optimizer", "train"):
+        for leaf in base.get_config()[section]:
+            space[section][leaf] = ""
+    return space

@@ -1,0 +1,110 @@
+"""A sweep: trials of a plan trained in populations, the best one confirmed, all of it in one folder.
+
+    sweep.json       the plan, complete
+    provenance.json  as of a run
+    optuna.log       Optuna's journal: the record of the trials, unless `sweep.storage` names another
+    populations/     metrics of every member, and states to go on from; `confirm/` those of the confirmation
+    trials.csv, best.json, winner.py, report.html
+
+Nothing here imports JAX until the input is known to be right.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from mmids_cnn import data, files, planning, run
+from mmids_cnn import plan as plan_lib
+from mmids_cnn.errors import ConfigError, RunError
+from mmids_cnn.plan import Plan
+from mmids_cnn.terminal import Terminal
+
+PLAN = "sweep.json"
+BEST = "best.json"
+
+
+def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
+    """Runs a sweep in a folder, going on where an earlier run of it stopped.
+
+    Args:
+      plan: the sweep.
+      workdir: the folder, made if it is not there.
+      terminal: what to show it on.
+
+    Returns:
+      The content of `best.json`.
+
+    Raises:
+      RunError: the folder cannot be used, is in use, or holds something else.
+      ConfigError, DataError, DeviceError, FaultError, NonFiniteError: see the modules that raise them.
+    """
+    _require_packages(plan)
+    finished = check(workdir, plan)
+    if finished:
+        terminal.say(f"{workdir}: finished already; its result:")
+        terminal.say(finished["summary"])
+        return finished
+    dataset = data.load(plan.experiment.dataset, terminal.report)
+
+    from mmids_cnn import contest  # JAX: imported once the input is known to be right
+
+    contest.introduce(plan, dataset, workdir, terminal)
+    with files.faults(f"opening {workdir}"):
+        workdir.mkdir(parents=True, exist_ok=True)
+    with files.lock(workdir / ".lock"), files.faults(f"writing to {workdir}"):
+        check(workdir, plan)  # again, now that no other run can be at work here
+        files.write_json(workdir / PLAN, plan.to_dict())
+        with contextlib.closing(
+            contest.Contest(plan, dataset, workdir, terminal, study_name(plan, workdir))
+        ) as it:
+            best = it.run()
+        terminal.say(best["summary"])
+    return best
+
+
+def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
+    """The result of a finished sweep of this plan, None if there is room for one.
+
+    Raises:
+      RunError: the folder cannot be written, or holds a run, or a sweep of another plan.
+    """
+    run.require_writable(workdir)
+    if (workdir / run.CONFIG).exists():
+        raise RunError(f"{workdir}: expected a sweep, found a run; give the sweep another --workdir")
+    if not (workdir / PLAN).exists():
+        return None
+    before = planning.resolve(files.read_json(workdir / PLAN))
+    best = files.read_json(workdir / BEST) if (workdir / BEST).exists() else None
+    changed = plan_lib.differences(before, plan)
+    if not changed:
+        return best
+    if not (best and best["confirmed"]) and not plan.sweep.halving and plan.trials >= before.trials:
+        changed = {name: pair for name, pair in changed.items() if name not in plan_lib.GROWS}
+    if changed:
+        fields = "; ".join(f"config.{k}: {old!r} there, {new!r} here" for k, (old, new) in changed.items())
+        raise RunError(
+            f"{workdir}: expected a sweep of this plan, found one that differs in {fields}; give it another "
+            f"folder, such as --workdir={workdir}-2"
+        )
+    return None
+
+
+def study_name(plan: Plan, workdir: Path) -> str:
+    """What the sweep is called in a storage that many share: its folder's name and a digest of its plan."""
+    leaves = {name: value for name, value in plan_lib.fixed(plan).items() if name not in plan_lib.GROWS}
+    digest = hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
+    return f"{workdir.resolve().name}-{digest[:8]}"
+
+
+def _require_packages(plan: Plan) -> None:
+    needed = {"optuna": "sweep", "matplotlib": "sweep"}
+    needed |= {"ray": "ray"} if plan.sweep.executor == "ray" else {}
+    for package, extra in needed.items():
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"config.sweep: expected the package {package}, found none; install the extra: "
+                f"pip install 'mmids_cnn[{extra}]'"
+            )

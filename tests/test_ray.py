@@ -1,0 +1,75 @@
+"""The Ray executor: results of the local one, also when a node is killed in the middle."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import sweeping
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # addresses on 127.0.0.1, as `executor` sets it
+
+LEAVES: dict[str, Any] = {
+    "sweep__population": 2,
+    "sweep__confirm_seeds": 0,
+    "sweep__populations_per_device": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archives, and where they are prepared."""
+    return sweeping.write_archives(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture
+def cluster(folder: Path) -> Iterator[Any]:
+    """A head that does no work, and two nodes of one core."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        it = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            patch.setenv("RAY_ADDRESS", it.address)
+            yield it
+        finally:
+            it.shutdown()
+
+
+def test_killed_node_loses_nothing_and_changes_no_bit(folder: Path, cluster: Any, tmp_path: Path) -> None:
+    a_plan = sweeping.make(folder, **LEAVES, sweep__executor="ray")
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    killed: list[float] = []
+
+    def kill_one() -> None:
+        """SIGKILL for all processes of a node that is at work, once the first population is done."""
+        populations = tmp_path / "far" / "populations"
+        for _ in range(1200):
+            free = (
+                ray._private.state.available_resources_per_node() if list(populations.glob("*.json")) else {}
+            )
+            if nodes[0].node_id in free and not free[nodes[0].node_id].get("CPU"):
+                cluster.remove_node(nodes[0], allow_graceful=False)
+                killed.append(time.monotonic())
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    sweeping.run(a_plan, tmp_path / "far")
+    thread.join()
+    ended = time.monotonic()
+    sweeping.run(sweeping.make(folder, **LEAVES), tmp_path / "near")
+    assert killed
+    assert killed[0] < ended
+    far, near = sweeping.outcome(a_plan, tmp_path / "far"), sweeping.outcome(a_plan, tmp_path / "near")
+    assert far == near
+    assert len(far["results"]) == 4

@@ -1,0 +1,191 @@
+"""The record of the trials: same suggestions wherever the sweep was interrupted, nothing told twice."""
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sweeping
+
+from mmids_cnn import plan as plan_lib
+from mmids_cnn import search
+from mmids_cnn.errors import RunError
+
+FOLDER = Path("nowhere")
+TPE: dict[str, Any] = {
+    "sweep__search": "tpe",
+    "sweep__trials": 14,
+    "sweep__batch": 4,
+    "sweep__space__optimizer__learning_rate": "log_uniform(1e-4, 1e-1)",
+    "sweep__space__model__channels": "choice((4,), (4, 8))",
+    "sweep__space__batch_size": "integers(10, 20)",
+}
+
+
+def result(trial: search.Trial, value: float | None = None) -> search.Result:
+    """A made-up result: the nearer its rate is to 1e-2 the better."""
+    rate = trial.settings["optimizer.learning_rate"]
+    value = -abs(math.log10(rate) + 2) if value is None else value
+    rows = [{"step": 8, "epoch": 1.0, "validation/accuracy": value}]
+    seeds = [{"seed": 0, "value": value, "diverged": None, "fingerprint": "", "rows": rows}]
+    return search.Result(trial.number, trial.settings, search.COMPLETE, value, seeds)
+
+
+def diverged(trial: search.Trial) -> search.Result:
+    seeds: list[dict[str, Any]] = [{"seed": 0, "value": None, "diverged": 3, "fingerprint": "", "rows": []}]
+    return search.Result(trial.number, trial.settings, search.NONFINITE, None, seeds)
+
+
+def settings(plan: plan_lib.Plan, folder: Path, stops: int = 0) -> list[dict[str, Any]]:
+    """The settings of all trials; `stops`: the study is closed after each `stops` trials told."""
+    folder.mkdir(exist_ok=True)
+    while True:
+        study, told = search.Study(plan, folder, "s"), 0
+        with contextlib.suppress(StopIteration):
+            found = []
+            for batch in study.batches():
+                for trial in study.ask(batch):
+                    found.append(trial.settings)
+                    if trial.number in study.told():
+                        continue
+                    if stops and told == stops:
+                        raise StopIteration
+                    study.tell(result(trial), {1: 0.5})
+                    told += 1
+            return found
+
+
+def test_tpe_suggests_the_same_wherever_it_was_interrupted(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, **TPE)
+    whole = settings(plan, tmp_path / "whole")
+    assert len(whole) == 14
+    assert len({str(one) for one in whole}) == 14
+    for stops in (1, 3):
+        assert settings(plan, tmp_path / f"every{stops}", stops) == whole
+
+
+def test_tpe_suggests_the_same_though_the_batch_was_asked_in_part(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, **TPE)
+    whole = search.Study(plan, tmp_path, "s").ask(range(4))
+    lines = (tmp_path / search.JOURNAL).read_text().splitlines(keepends=True)
+    for kept in range(2, len(lines)):  # a kill after each entry of the journal
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        (folder / search.JOURNAL).write_text("".join(lines[:kept]))
+        assert search.Study(plan, folder, "s").ask(range(4)) == whole
+
+
+def test_tpe_learns(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, **{**TPE, "sweep__trials": 40})
+    rates = [one["optimizer.learning_rate"] for one in settings(plan, tmp_path)]
+
+    # Random rates, log10 uniform from -4 to -1, are (2**2 + 1**2) / 2 / 3 = 0.83 from -2 on average.
+    assert sum(abs(math.log10(rate) + 2) for rate in rates[28:]) / 12 < 0.6
+
+
+def test_more_trials_go_on_as_if_asked_for_at_once(tmp_path: Path) -> None:
+    longer = settings(sweeping.make(FOLDER, **TPE), tmp_path / "longer")
+    study = search.Study(sweeping.make(FOLDER, **{**TPE, "sweep__trials": 6}), tmp_path, "s")
+    for batch in study.batches():
+        for trial in study.ask(batch):
+            study.tell(result(trial), {})
+    assert settings(sweeping.make(FOLDER, **TPE), tmp_path) == longer
+
+
+@pytest.mark.parametrize("name", ["grid", "random"])
+def test_settings_do_not_depend_on_population_or_batch(name: str, tmp_path: Path) -> None:
+    trials = {"sweep__trials": 5} if name == "random" else {}
+    asked = []
+    for population, batch in ((1, 1), (64, 3)):
+        plan = sweeping.make(
+            FOLDER, sweep__search=name, sweep__population=population, sweep__batch=batch, **trials
+        )
+        folder = tmp_path / str(batch)
+        folder.mkdir()
+        study = search.Study(plan, folder, "s")
+        (everything,) = study.batches()
+        asked.append(study.ask(everything))
+    assert asked[0] == asked[1]
+    assert [trial.number for trial in asked[0]] == list(everything)
+
+
+def test_tuples_are_choices(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, sweep__space__model__channels="choice((4,), (4, 8))")
+    asked = search.Study(plan, tmp_path, "s").ask(range(8))
+    assert {trial.settings["model.channels"] for trial in asked} == {(4,), (4, 8)}
+
+
+def test_told_is_told_once_and_read_back(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER)
+    study = search.Study(plan, tmp_path, "s")
+    first, second, third, _ = study.ask(range(4))
+    study.tell(result(first, 0.5), {1: 0.4, 2: 0.5})
+    study.tell(result(first, 0.9), {})
+    study.tell(diverged(second), {})
+    study.tell(result(third, 0.3)._replace(state=search.PRUNED), {1: 0.3})
+    again = search.Study(plan, tmp_path, "s")
+    assert again.told() == {0, 1, 2}
+    assert again.results() == [
+        result(first, 0.5),
+        diverged(second),
+        result(third, 0.3)._replace(state=search.PRUNED),
+    ]
+
+
+def test_optuna_itself_reads_the_record(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER)
+    study = search.Study(plan, tmp_path, "mine")
+    asked = study.ask(range(4))
+    study.tell(result(asked[0], 0.5), {1: 0.4, 2: 0.5})
+    study.tell(diverged(asked[1]), {})
+    journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / search.JOURNAL))
+    opened = optuna.load_study(study_name="mine", storage=optuna.storages.JournalStorage(journal))
+    states = optuna.trial.TrialState
+    assert [t.state for t in opened.trials] == [
+        states.COMPLETE,
+        states.COMPLETE,
+        states.RUNNING,
+        states.RUNNING,
+    ]
+    assert opened.best_trial.params == {"optimizer.learning_rate": 1e-3}
+    assert opened.trials[0].intermediate_values == {1: 0.4, 2: 0.5}
+    assert opened.trials[1].value == -math.inf
+
+
+def test_sqlite_address_serves_as_well(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, sweep__storage=f"sqlite:///{tmp_path}/record.db")
+    study = search.Study(plan, tmp_path, "s")
+    trial = study.ask(range(4))[0]
+    study.tell(result(trial, 0.5), {1: 0.5})
+    again = search.Study(plan, tmp_path, "s")
+    assert again.results() == [result(trial, 0.5)]
+    assert not (tmp_path / search.JOURNAL).exists()
+
+
+def test_journal_with_a_torn_end_and_a_lock_left_behind(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER)
+    whole = search.Study(plan, tmp_path, "s").ask(range(4))
+    journal = tmp_path / search.JOURNAL
+    with open(journal, "a") as file:
+        file.write('{"op_code":4,"worker_id":"torn')
+    journal.with_name(f"{journal.name}.lock").symlink_to(journal)
+    study = search.Study(plan, tmp_path, "s")
+    assert study.ask(range(4)) == whole
+    study.tell(result(whole[0], 0.5), {})
+    assert search.Study(plan, tmp_path, "s").told() == {0}
+
+
+def test_study_of_another_sweep_is_refused(tmp_path: Path) -> None:
+    search.Study(sweeping.make(FOLDER), tmp_path, "s")
+    search.Study(sweeping.make(FOLDER, sweep__population=1, sweep__confirm_seeds=9), tmp_path, "s")
+    with pytest.raises(RunError, match="expected no study 's' but this sweep's"):
+        search.Study(sweeping.make(FOLDER, sweep__seeds=3), tmp_path, "s")
+
+
+def test_database_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, sweep__storage=f"sqlite:////me:secret@{tmp_path}/no/folder/x.db")
+    with pytest.raises(RunError, match="expected a database that answers") as caught:
+        search.Study(plan, tmp_path, "s")
+    assert "secret" not in str(caught.value).partition("found:")[0]

@@ -104,7 +104,7 @@ class Experiment:
     """One experiment, complete and checked."""
 
     seed: int = leaf("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
-    num_epochs: int = leaf("an integer >= 1", lambda value: value >= 1)
+    num_epochs: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
     batch_size: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
     dataset: Dataset
     model: Model

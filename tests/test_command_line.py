@@ -61,7 +61,7 @@ MISTAKES: dict[str, str] = {
     "BASE --config.optimizer.b1=nan": r"config\.optimizer\.b1: expected .*, got nan; set --config\.opti",
     "BASE --config.optimizer.eps=inf": r"config\.optimizer\.eps: expected a finite .*, got inf; set --config",
     "BASE --config.optimizer.learning_rate=-1": r"config\.optimizer\.learning_rate: expected .* > 0, got -1",
-    "BASE --config.num_epochs=0": r"config\.num_epochs: expected an integer >= 1, got 0; set --c",
+    "BASE --config.num_epochs=0": r"config\.num_epochs: expected an integer from 1 .*, got 0; set --c",
     "BASE --config.model.channels=()": r"config\.model\.channels: expected a non-empty .*, got \(\); ",
     "BASE --config.model.channels=8,0": r"config\.model\.channels: expected .*, got \(8, 0\); .*",
     "BASE --config.model.channels=8.5": r"config\.model\.channels: expected .*, got \(8\.5,\); .*",

@@ -408,3 +408,12 @@ def test_reading_imports_neither_jax_nor_tfds() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("label", [2**16, 2**31 - 1])
+def test_label_that_would_ask_for_all_memory(tmp_path: Path, label: int) -> None:
+    labels = DIGITS["train", "labels"].astype(np.int32)
+    labels[3] = label
+    archives = damaged_set(tmp_path, train_labels=labels)
+    with pytest.raises(DataError, match=rf"expected labels below 65,536, found {label} at position 3"):
+        idx.read_split(archives, "train")

@@ -32,6 +32,7 @@ _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
 _NAME = re.compile(
     r"(?P<set>.*?)[-_.]?(?P<split>train|test|t10k)[-_.](?P<kind>images|labels)[-_.]idx\d-ubyte(\.gz)?"
 )
+MAX_CLASSES = 2**16  # a label sizes the last layer: a damaged one must not ask for all memory
 _PIECE = 2**20  # bytes read at a time
 _DEFLATE_LIMIT = 1032  # the most that deflate can expand a byte (zlib's technical details)
 
@@ -135,6 +136,11 @@ def read_split(archives: Archives, split: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(
             f"{label_path}: expected labels >= 0, found {labels.min()} at position {labels.argmin()}; "
             "number the classes from 0"
+        )
+    if labels.max() >= MAX_CLASSES:
+        raise DataError(
+            f"{label_path}: expected labels below {MAX_CLASSES:,}, found {labels.max()} at position "
+            f"{labels.argmax()}; number the classes from 0 without gaps"
         )
     return images.reshape(*images.shape[:3], -1), labels.astype(np.int32)
 

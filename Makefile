@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types unit format reproduce clean
+.PHONY: help setup run test lint types unit format reproduce bench scaling clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -38,7 +38,16 @@ format: setup ## format the code and sort its imports
 	$(BIN)/ruff format .
 
 reproduce: setup ## train experiments/base.py with seeds 0 to 4, record the results, write the README's tables
-	$(BIN)/python -m tests.benchmarks.reproduce
+	$(BIN)/python tests/benchmarks/reproduce.py
+	$(BIN)/python tests/benchmarks/table.py
+
+bench: setup ## time this project beside PyTorch, Keras and plain Flax (makes .venv-peers, 2.4 GB)
+	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/table.py
+
+scaling: setup ## time how cost grows with batch, width, data and number of models
+	$(BIN)/python tests/benchmarks/scaling.py
+	$(BIN)/python tests/benchmarks/table.py
 
 clean: ## remove the virtual environment and what tools left behind; runs/ and data stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache

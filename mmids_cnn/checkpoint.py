@@ -7,17 +7,17 @@ is a changed bit in a data file; the digests, committed in the same folder, are 
 import contextlib
 import hashlib
 import json
-import logging
+import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as managers
 
+from mmids_cnn import files, sealed
 from mmids_cnn.errors import FaultError, RunError
 
 Tree = dict[str, Any]
@@ -63,34 +63,37 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 1, *, read_only: bool = False) -> None:
-        # Orbax tells every step of every save, and its failures twice: they are raised as well.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        sealed.hush_orbax()
         self._folder, self._read_only = folder, read_only
-        policies = [
-            managers.LatestN(keep),
-            managers.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1),
-        ]
+        self._keep = _Keep(keep)
+        handlers, handler = ocp.handlers.DefaultCheckpointHandlerRegistry(), sealed.SealedHandler()
+        handlers.add("state", ocp.args.StandardSave, handler)
+        handlers.add("state", ocp.args.StandardRestore, handler)
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(policies),
+                preservation_policy=self._keep,
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
             ),
-            item_names=("state", "meta"),
+            handler_registry=handlers,
         )
 
     def save(self, step: int, tree: Tree, meta: Mapping[str, Any], score: float) -> None:
         """Starts to save a state after `step` steps; `score` decides which one is the best."""
         copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)  # its memory is reused
         digests = {path: digest(array) for path, array in leaves(copy)}
-        content = {"step": step, "score": score, "digests": digests, **meta}
+        if score > self._keep.best_score:
+            self._keep.best_score, self._keep.best_step = score, step
+        best = {"score": self._keep.best_score, "step": self._keep.best_step}
+        content = {"step": step, "score": score, "best": best, "digests": digests, **meta}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(copy),
             meta=ocp.args.JsonSave({**content, "self": digest_of_json(content)}),
         )
         with self._faults():
-            self._manager.save(step, args=args, metrics={"score": score})
+            if not self._manager.save(step, args=args):
+                raise OSError(f"expected to save step {step}, found a later checkpoint there")
 
     def wait(self) -> None:
         """Returns when all that was given to `save` is on the disk."""
@@ -108,15 +111,15 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            what = f"saving to {self._folder} (the checkpoints before it are whole)"
             reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise FaultError(
-                f"saving to {self._folder} failed: {reason}; the checkpoints before it are whole: see to it, "
-                "then give the same command again"
-            ) from error
+            cause = files.cause(error) or OSError(reason)
+            raise FaultError(files.describe(what, cause)) from error
 
     def steps(self) -> list[int]:
         """Steps for which there is a folder, whole or not, ascending."""
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+        names = (path.name for path in self._folder.iterdir())
+        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
     def restore(self, step: int) -> Restored:
         """Restores one checkpoint.
@@ -126,18 +129,17 @@ class Checkpoints:
         """
         where = self._folder / str(step)
         try:
-            item = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()),
-            )
-            tree, meta = item["state"], item["meta"]
-            digests, seal = meta["digests"], meta.pop("self")
+            sealed.check_files(where / "state")
+            restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+            meta = dict(restored["meta"])
+            if meta.pop("self") != digest_of_json(meta) or meta["step"] != step:
+                raise ValueError("another content of meta than was saved")
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+            tree, digests = restored["state"], meta["digests"]
+            found = {path: digest(array) for path, array in leaves(tree)}
         except Exception as error:  # a damaged checkpoint makes Orbax raise almost anything
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise RunError(f"{where}: expected a whole checkpoint, found: {reason}") from error
-        if seal != digest_of_json(meta) or meta["step"] != step:
-            raise RunError(f"{where}: expected the digests that were saved, found others")
-        found = {path: digest(array) for path, array in leaves(tree)}
         wrong = sorted(k for k in digests.keys() | found.keys() if digests.get(k) != found.get(k))
         if wrong:
             raise RunError(f"{where}: expected the bits that were saved, found others in {wrong[0]}")
@@ -164,6 +166,8 @@ class Checkpoints:
                 damaged.append(step)
                 continue
             self._set_aside(damaged)
+            self._keep.best_score = restored.meta["best"]["score"]
+            self._keep.best_step = restored.meta["best"]["step"]
             return restored
         if damaged:
             raise RunError(
@@ -195,6 +199,22 @@ class Checkpoints:
             shutil.rmtree(aside / str(step), ignore_errors=True)
             (self._folder / str(step)).rename(aside / str(step))
         self._manager.reload()
+
+
+class _Keep:
+    """Which checkpoints stay: the newest `count` and the best.
+
+    Orbax's own policy for the best forgets the scores of an earlier process, so the best one is written into
+    each checkpoint's meta.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.best_score, self.best_step = -math.inf, -1
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        newest = {info.step for info in checkpoints[-self._count :]}
+        return [info.step in newest or info.step == self.best_step for info in checkpoints]
 
 
 def digest_of_json(content: Mapping[str, Any]) -> str:

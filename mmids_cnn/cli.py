@@ -1,5 +1,6 @@
 """The command line: flags in, exit status out, every error of the user's one line. It never imports JAX."""
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -8,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import flags
+from absl import flags, logging
 
+from mmids_cnn import compiled, interrupt
 from mmids_cnn import config as config_lib
-from mmids_cnn import interrupt
-from mmids_cnn.errors import ConfigError, UserError
+from mmids_cnn.errors import ConfigError, FaultError, UserError
 
 _ARGUMENTS: list[str] = []
 
@@ -33,26 +34,34 @@ def run(
       takes_arguments: whether words that are no flags are expected.
     """
     interrupt.watch()
-    of_absl = set(flags.FLAGS)
-    define_flags()
-    _define_common_flags()
-    own = sorted(set(flags.FLAGS) - of_absl)
-    if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in sys.argv[1:]):
-        print(_usage(doc or "", own))
-        sys.exit(0)
+    logging.set_verbosity(logging.ERROR)  # what config_flags warns of is an error here
+    sys.argv[:] = argv = _last_of_each(sys.argv)  # config_flags reads sys.argv
+    debug = any(
+        word.lstrip("-") in ("debug", "debug=true", "debug=1") for word in argv[1:] if word[0:1] == "-"
+    )
+    helping = any(word in ("--help", "-help", "-h", "--helpfull") for word in argv[1:])
     try:
-        _parse(sys.argv, own, takes_arguments)
+        own = _define(argv[:1] if helping else argv, define_flags)
+        if helping:
+            print(_usage(doc or "", own))
+            sys.exit(0)
+        _parse(argv, own, takes_arguments)
         _prepare_jax()
         status = main() or 0
     except interrupt.InterruptedRunError as error:
         print(error, file=sys.stderr, flush=True)
         sys.exit(error.exit_status)
     except UserError as error:
-        if "--debug" in sys.argv:
+        if debug:
             traceback.print_exc()
-        sys.exit(_complain(str(error), error.exit_status))
+        status = _complain(str(error), error.exit_status)
+        if isinstance(error, FaultError):
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(status)  # Python would wait for threads of Orbax that wait for what has failed
+        sys.exit(status)
     except Exception as error:
-        if "--debug" in sys.argv:
+        if debug:
             traceback.print_exc()
         what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
         sys.exit(_complain(f"{what}; --debug shows where, please report it", 1))
@@ -61,6 +70,9 @@ def run(
 
 def experiment(config: Any) -> config_lib.Experiment:
     """The checked experiment out of the value of a `--config` flag."""
+    path = _config_path(sys.argv)
+    if not hasattr(config, "to_dict") and path is not None:
+        load_config(str(path))  # says what is wrong with it
     if config is None:
         raise ConfigError(
             "--config: expected the path of an experiment file, got none; try --config=experiments/base.py"
@@ -89,9 +101,9 @@ def load_config(path: str) -> Any:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         config = module.get_config()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == path]
+        lines = [frame.lineno for frame in frames if Path(frame.filename).absolute() == Path(path).absolute()]
         if isinstance(error, SyntaxError) and error.filename == path:
             lines = [error.lineno]
         where = f" in line {lines[-1]}" if lines else ""
@@ -107,18 +119,43 @@ def load_config(path: str) -> Any:
     return config
 
 
-def _parse(argv: list[str], own: list[str], takes_arguments: bool) -> None:
+def _define(argv: list[str], define_flags: Callable[[], None]) -> list[str]:
+    """Defines all flags, which also loads the config file; returns the names of those that are not absl's."""
     for root in (
         Path(__file__).parents[1],
         *(_config_path(argv) or Path()).absolute().parents[1:2],
     ):
         if str(root) not in sys.path:  # so that an experiment file can say `from experiments import base`
             sys.path.append(str(root))
+    of_absl, typed = set(flags.FLAGS), list(sys.argv)
+    sys.argv[:] = argv
+    try:
+        define_flags()
+    except (Exception, SystemExit) as error:  # config files raise many kinds
+        raise _explained(argv, [], error) from error
+    finally:
+        sys.argv[:] = typed
+    _define_common_flags()
+    return sorted(set(flags.FLAGS) - of_absl)
+
+
+def _last_of_each(argv: list[str]) -> list[str]:
+    """Drops all but the last override of a leaf: config_flags would join those of a tuple."""
+    kept: dict[str, str] = {}
+    for index, word in enumerate(argv):
+        name = word.lstrip("-").partition("=")[0]
+        key = name if word.startswith("-") and name.startswith("config.") and "=" in word else str(index)
+        kept.pop(key, None)
+        kept[key] = word
+    return list(kept.values())
+
+
+def _parse(argv: list[str], own: list[str], takes_arguments: bool) -> None:
     try:
         rest = flags.FLAGS(argv)
         if "config" in flags.FLAGS:
             hasattr(flags.FLAGS.config, "to_dict")  # one that could not be loaded raises when it is used
-    except Exception as error:  # config_flags and config files raise many kinds
+    except (Exception, SystemExit) as error:  # config_flags and config files raise many kinds
         raise _explained(argv, own, error) from error
     _ARGUMENTS[:] = rest[1:]
     if _ARGUMENTS and not takes_arguments:
@@ -127,10 +164,10 @@ def _parse(argv: list[str], own: list[str], takes_arguments: bool) -> None:
         raise ConfigError(f"expected flags only, got the argument {stray!r}; {hint}")
 
 
-def _explained(argv: list[str], own: list[str], error: Exception) -> ConfigError:
+def _explained(argv: list[str], own: list[str], error: BaseException) -> ConfigError:
     """What is wrong with a command line that absl or ml_collections could not parse."""
     path = _config_path(argv)
-    if path is not None and "config" in flags.FLAGS:
+    if path is not None:
         leaves = config_lib.flatten(load_config(str(path)))
         for name in _names(argv):
             section, _, leaf = name.removeprefix("no").partition(".")
@@ -163,6 +200,8 @@ def _explain_value(message: str) -> str:
     flag, _, reason = message.removeprefix("flag ").partition(": ")
     name, _, value = flag.partition("=")
     expected = "a value of the type that the config file has there"
+    if "should be one of" in reason:
+        expected = reason.partition("should be ")[2].strip()
     for kind, mark in (
         ("an integer", "int()"),
         ("a number", "to float"),
@@ -217,15 +256,7 @@ def _usage(doc: str, own: list[str]) -> str:
 
 def _prepare_jax() -> None:
     """Settings that JAX reads from the environment when it is first imported."""
-    folder = flags.FLAGS.compilation_cache
-    if folder is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-        folder = str(Path(cache) / "mmids_cnn" / "compiled")
-    if folder:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
-        # JAX's defaults skip programs that compile in under a second; ours are many small ones.
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    compiled.use_cache(flags.FLAGS.compilation_cache)
     deterministic = "--xla_gpu_deterministic_ops=true"
     if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}".strip()

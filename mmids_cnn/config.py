@@ -6,6 +6,7 @@
 import dataclasses
 import difflib
 import math
+import struct
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -35,7 +36,7 @@ def _folder(expects: str) -> Any:
 class Dataset:
     """Which data set, where it lies, and how much of its training split is held out."""
 
-    name: str = leaf("a name", lambda value: bool(value.strip()))
+    name: str = leaf("a name", lambda value: bool(value.strip()) and "\0" not in value)
     data_dir: str = _folder("a folder, or '' for TFDS's default")
     archives: str = _folder("a folder of IDX archives, or ''")
     validation_examples: int = leaf("an integer >= 0", lambda value: value >= 0)
@@ -84,7 +85,7 @@ class Eval:
     every_seconds: float = leaf(
         "a finite number of seconds >= 0", lambda value: value >= 0, changes_result=False
     )
-    batch_size: int = leaf("an integer >= 1", lambda value: value >= 1)
+    batch_size: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class Experiment:
 
     seed: int = leaf("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
     num_epochs: int = leaf("an integer >= 1", lambda value: value >= 1)
-    batch_size: int = leaf("an integer >= 1", lambda value: value >= 1)
+    batch_size: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
     dataset: Dataset
     model: Model
     optimizer: Optimizer
@@ -208,7 +209,7 @@ def build(cls: type, tree: Any, path: str) -> Any:
         raise ConfigError(f"config.{path[:-1]}: expected a section, got {tree!r}")
     given = dict(tree.items())
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name in given:
+    for name in map(str, given):
         if name not in fields:
             raise ConfigError(
                 f"config.{path}{name}: unknown; {nearest(path + name, (path + f for f in fields))}"
@@ -225,13 +226,29 @@ def build(cls: type, tree: Any, path: str) -> Any:
     return cls(**values)
 
 
+def _to_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _to_float32(value: float) -> float:
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.inf
+
+
 def _check(path: str, hint: Any, rule: Mapping[str, Any], value: Any) -> Any:
     if typing.get_origin(hint) is tuple:
         value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         typed = isinstance(value, tuple) and all(type(element) is int for element in value)
     elif hint is float:
-        value = float(value) if type(value) is int else value
-        typed = type(value) is float and math.isfinite(value)
+        value = _to_float(value) if type(value) is int else value
+        # Numbers are float32 where they are used: a rule holds there too, or it does not hold.
+        single = _to_float32(value) if type(value) is float else math.nan
+        typed = math.isfinite(single) and rule["holds"](single)
     else:
         typed = type(value) is hint
     if not typed or not rule["holds"](value):

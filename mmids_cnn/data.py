@@ -62,9 +62,10 @@ def load(config: config_lib.Dataset, report: cache.Report = lambda what, done, t
     """
     root = data_dir(config)
     with files.faults(f"preparing {config.name} in {root}"):
-        key, make_builder = _source(config, root, report)
+        key, make_builder, where = _source(config, root, report)
         folder = root / "mmids_cnn" / key
-        manifest = cache.open_or_fill(folder, make_builder, report)
+        ours = where.is_relative_to(root / "idx_archives")  # what a catalogue set took hours to get stays
+        manifest = cache.open_or_fill(folder, make_builder, report, where, disposable=ours)
     arrays = {
         Path(name).stem: np.load(folder / name, mmap_mode="r", allow_pickle=False)
         for name in manifest["files"]
@@ -103,8 +104,10 @@ def _hold_out(train: Split, count: int) -> dict[str, Split]:
     }
 
 
-def _source(config: config_lib.Dataset, root: Path, report: cache.Report) -> tuple[str, Callable[[], Any]]:
-    """A name for the data's content, and a function that makes the TFDS builder to prepare and read it."""
+def _source(
+    config: config_lib.Dataset, root: Path, report: cache.Report
+) -> tuple[str, Callable[[], Any], Path]:
+    """A name for the data's content, what makes its TFDS builder, and where TFDS keeps it prepared."""
     name = config.name.replace("/", "-").replace(":", "-")
     if config.archives or config.name == "mnist":
         archives = idx.find(config.name, config.archives)
@@ -119,6 +122,7 @@ def _source(config: config_lib.Dataset, root: Path, report: cache.Report) -> tup
                 report=lambda done, total: report(f"preparing {config.name}", done, total),
             )
 
-        return f"{name}-{archives.digest[:16]}", make_builder
-    digest = catalogue.find(config.name, root)
-    return f"{name}-{digest[:16]}", lambda: catalogue.builder(config.name, root)
+        key = f"{name}-{archives.digest[:16]}"
+        return key, make_builder, root / "idx_archives" / key
+    where, digest = catalogue.find(config.name, root)
+    return f"{name}-{digest[:16]}", lambda: catalogue.builder(where), where

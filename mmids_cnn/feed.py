@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Int, Int32
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, keys
+from mmids_cnn import data, keys, population
 from mmids_cnn.train import Batch, TrainState, steps_per_epoch, train_step
 
 _RESIDENT_BYTES = 2**30  # what 'auto' puts on the device at most
@@ -51,9 +51,9 @@ def epoch_order(
 
 def steps_resident(
     state: TrainState,
+    order: Int32[Array, " padded"],
     images: Array,
     labels: Array,
-    order: Int32[Array, " padded"],
     first: Int32[Array, ""],
     count: Int32[Array, ""],
     batch_size: int,
@@ -81,12 +81,15 @@ def steps_streamed(
 
 
 @functools.cache
-def _resident_program(batch_size: int, population: bool) -> Any:
+def _resident_program(batch_size: int, members: int | None) -> Any:
     """One jitted function for all feeds alike: JAX compiles it once for equal shapes."""
-    steps = functools.partial(steps_resident, batch_size=batch_size)
-    if population:
-        steps = jax.vmap(steps, in_axes=(0, None, None, 0, None, None))
-    return jax.jit(steps, donate_argnums=0)
+    steps: Any = functools.partial(steps_resident, batch_size=batch_size)
+
+    def advance(state: TrainState, order: Array, *shared: Array) -> TrainState:
+        each = population.over_members(lambda member, *shared: steps(*member, *shared), members)
+        return each((state, order), *shared)
+
+    return jax.jit(advance, donate_argnums=0)
 
 
 class Resident:
@@ -102,13 +105,13 @@ class Resident:
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
         order, zero = self._order_of(state, 0), jnp.int32(0)
-        program = _resident_program(self._batch_size, state.members is not None)
-        self._program = program.lower(state, self._images, self._labels, order, zero, zero).compile()
+        program = _resident_program(self._batch_size, state.members)
+        self._program = program.lower(state, order, self._images, self._labels, zero, zero).compile()
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
         order = self._order_of(state, epoch)
-        return self._program(state, self._images, self._labels, order, jnp.int32(first), jnp.int32(count))
+        return self._program(state, order, self._images, self._labels, jnp.int32(first), jnp.int32(count))
 
     def _order_of(self, state: TrainState, epoch: int) -> Array:
         if self._order[0] != epoch:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import socket
 import sys
@@ -17,6 +18,8 @@ from mmids_cnn.errors import FaultError, RunError
 _ADVICE = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some of the quota, then give the same command again",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f), then give the same command again",
+    errno.EIO: "check the disk, then give the same command again",
     errno.EROFS: "the file system is read-only: name a folder that can be written",
     errno.EACCES: "name a folder that can be written, or change its permissions",
     errno.EPERM: "name a folder that can be written, or change its permissions",
@@ -46,7 +49,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON as `write_text` does."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: Mapping[str, Any], indent: int | None = None) -> str:
+    """JSON that every reader takes: a number that is not finite becomes null."""
+
+    def strict(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: strict(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [strict(entry) for entry in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(strict(content), indent=indent, allow_nan=False)
 
 
 def read_json(path: Path) -> Any:
@@ -84,6 +100,17 @@ def describe(doing: str, error: OSError) -> str:
     return f"{doing}: {error.strerror or error}{where}; {advice}"
 
 
+def cause(error: Exception) -> OSError | None:
+    """The failed system call behind an error, also of a library that only writes about it; or None.
+
+    A missing file counts as none: it is damage, not a fault.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return None if error.errno == errno.ENOENT else error
+    texts = {number: os.strerror(number) for number in _ADVICE}
+    return next((OSError(number, text) for number, text in texts.items() if text in str(error)), None)
+
+
 @contextlib.contextmanager
 def lock(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds an exclusive lock; the kernel drops it when the process ends, however it ends.
@@ -95,7 +122,9 @@ def lock(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[N
     Raises:
       RunError: another process holds the lock, and `waiting` is None.
     """
-    with open(path, "a+") as file:
+    with faults(f"locking {path.parent}"):
+        file = open(path, "a+")  # noqa: SIM115
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,20 +6,20 @@ there is nothing to save that thread ends the process itself; where there is, it
 moment to save.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 
 from mmids_cnn.errors import UserError
 
 _GRACE_SECONDS = 4.0  # to finish a piece of training and save it; "within 5 seconds" is what is promised
+_SAY_SECONDS = 0.3
 
-_watched = False
+_THREAD = "interrupt"
 _requested: int | None = None
 _graceful = threading.Event()
-_clean_up: list[Callable[[], None]] = []
 
 
 class InterruptedRunError(UserError):
@@ -31,20 +31,20 @@ class InterruptedRunError(UserError):
 
 
 def watch() -> None:
-    """Starts to watch for SIGTERM and SIGINT; to be called once, from the main thread."""
-    global _watched
-    _watched = True
+    """Starts to watch for SIGTERM and SIGINT; to be called from the main thread, as early as can be."""
+    if watching():
+        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: None)
-    threading.Thread(target=_watch, args=(reader,), name="interrupt", daemon=True).start()
+    threading.Thread(target=_watch, args=(reader,), name=_THREAD, daemon=True).start()
 
 
 def watching() -> bool:
     """Whether `watch` has been called: a library's user keeps his own way with signals."""
-    return _watched
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def requested() -> int | None:
@@ -52,13 +52,8 @@ def requested() -> int | None:
     return _requested
 
 
-def defer(clean_up: Callable[[], None] = lambda: None) -> None:
-    """From now on there is something to save: the main thread polls `requested`, and stops by itself.
-
-    Args:
-      clean_up: called before the process is ended for it, should it not stop in time.
-    """
-    _clean_up[:] = [clean_up]
+def defer() -> None:
+    """From now on there is something to save: the main thread polls `requested`, and stops by itself."""
     _graceful.set()
 
 
@@ -80,9 +75,23 @@ def _watch(reader: int) -> None:
 
 
 def _end(number: int, what: str) -> None:
-    for clean_up in _clean_up:
-        clean_up()
     error = InterruptedRunError(number, what)
-    sys.stdout.flush()
-    print(error, file=sys.stderr, flush=True)
+    # In threads, because writing waits for ever where nobody reads on: a full pipe, a terminal after Ctrl-S.
+    speakers = [threading.Thread(target=say, args=(error,), daemon=True) for say in (_free_terminal, _say)]
+    for speaker in speakers:
+        speaker.start()
+    for speaker in speakers:
+        speaker.join(_SAY_SECONDS)
     os._exit(error.exit_status)
+
+
+def _free_terminal(error: InterruptedRunError) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody is there to read it
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[?25h\n")  # a bar that was being drawn has hidden the cursor
+        sys.stdout.flush()
+
+
+def _say(error: InterruptedRunError) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(error, file=sys.stderr, flush=True)

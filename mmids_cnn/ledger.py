@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmids_cnn import checkpoint, files
-from mmids_cnn.population import Outcome, Progress, State
+from mmids_cnn.cohort import Outcome, Progress, State
 from mmids_cnn.search import Result
 
 
@@ -110,6 +110,9 @@ class Ledger:
                 for member, rows, diverged, fingerprint in each
             ],
         }
+        content = json.loads(
+            files.to_json(content)
+        )  # as it will be read: numbers that are not finite are null
         content["self"] = checkpoint.digest_of_json(content)
         files.write_json(self._folder / f"{name}.json", content)
         self._read(self._folder / f"{name}.json")

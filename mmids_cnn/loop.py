@@ -76,7 +76,7 @@ def fit(
 
     Raises:
       ConfigError: the network does not fit the data.
-      NonFiniteError: a loss or gradient was not finite, and `train.on_nonfinite` is 'stop'. In a population
+      NonFiniteError: a loss or parameter was not finite, and `train.on_nonfinite` is 'stop'. In a population
         such a member stays as it was, and the others go on.
     """
     seconds = Seconds()
@@ -159,7 +159,7 @@ def _require_finite(state: train.TrainState, per_epoch: int) -> None:
         return
     step = int(state.step)
     raise NonFiniteError(
-        f"training: expected finite losses and gradients, found others at step {step} (epoch "
+        f"training: expected finite losses and parameters, found others after step {step} (epoch "
         f"{step // per_epoch + 1}); lower --config.optimizer.learning_rate, or set "
         "--config.train.on_nonfinite=skip to leave such steps out"
     )

@@ -8,6 +8,11 @@ folder (default runs/<name of the experiment file>) holds the configuration, whe
 metrics, the checkpoints and the result. The same command goes on where it stopped.
 """
 
+if __name__ == "__main__":  # before the imports below take their time
+    from mmids_cnn import interrupt
+
+    interrupt.watch()
+
 from pathlib import Path
 
 from absl import flags

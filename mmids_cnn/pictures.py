@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mmids_cnn.errors import DataError
 
 MAX_PIXELS = 50_000_000  # a larger picture is refused before it is decoded
+# Pillow reads many more, one of them (EPS) by running a program on the file's content.
+FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _BOX = 20 / 28  # MNIST's digits were fitted into 20x20 of 28x28 pixels, then centred by mass
 _INK = 0.1  # of the range of grey: what is darker than this is background
 
@@ -24,7 +26,7 @@ def load(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width 
     Three-channel data is scaled.
 
     Args:
-      path: any file that Pillow reads; transparent parts count as white, of an animation the first frame
+      path: a file of one of FORMATS; transparent parts count as white, of an animation the first frame
         is taken, EXIF rotation is applied.
       shape: height, width, channels.
 
@@ -37,11 +39,11 @@ def load(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width 
     picture = _decode(path)
     height, width, channels = shape
     if channels == 3:
-        rgb = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        rgb = _convert(path, picture, "RGB").resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(rgb, np.uint8)
     if channels != 1:
         raise DataError(f"{path}: expected a network for 1 or 3 channels, found one for {channels}")
-    grey = np.asarray(picture.convert("L"), np.float32)
+    grey = np.asarray(_convert(path, picture, "L"), np.float32)
     if _border_mean(grey) > 127.5:
         grey = 255 - grey
     if grey.shape != (height, width):
@@ -52,8 +54,9 @@ def load(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width 
 def _decode(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow warns of decompression bombs and damaged metadata
-            with Image.open(path) as file:
+            warnings.simplefilter("ignore")  # phones write damaged metadata around whole pictures
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as file:
                 if math.prod(file.size) > MAX_PIXELS or 0 in file.size:
                     raise DataError(
                         f"{path}: expected a picture of 1 to {MAX_PIXELS:,} pixels, found "
@@ -66,19 +69,36 @@ def _decode(path: Path) -> Image.Image:
     except IsADirectoryError:
         raise DataError(f"{path}: expected a picture file, found a folder") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: expected a picture (PNG, JPEG, ...), found another kind of file") from None
-    except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
+        raise DataError(
+            f"{path}: expected a picture ({', '.join(FORMATS)}), found another kind of file"
+        ) from None
+    except DataError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path}: expected a picture of 1 to {MAX_PIXELS:,} pixels, found: {error}; scale it down"
+        ) from None
+    except Exception as error:  # Pillow raises many kinds on damaged files
         raise DataError(f"{path}: expected a whole picture, found: {error}; replace it") from error
     if picture.mode.startswith(("I", "F")):  # 16 or 32 bits: stretch the range that is used
-        values = np.asarray(picture, np.float32)
+        values = np.asarray(picture, np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: expected a picture of finite values, found others; replace it")
         low, high = float(values.min()), float(values.max())
-        return Image.fromarray(((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8))
+        return Image.fromarray(np.rint((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8))
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return picture
+
+
+def _convert(path: Path, picture: Image.Image, mode: str) -> Image.Image:
+    try:
+        return picture.convert(mode)
+    except ValueError as error:
+        raise DataError(
+            f"{path}: expected grey, RGB or CMYK colours, found {picture.mode}; save it as RGB"
+        ) from error
 
 
 def _border_mean(grey: Float[np.ndarray, "h w"]) -> float:
@@ -102,7 +122,7 @@ def _fit(grey: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.nd
     mass = max(small.sum(), 1)
     centre = [(small.sum(1 - axis) @ np.arange(size[axis])) / mass for axis in (0, 1)]
     top, left = (
-        int(np.clip(round((side - 1) / 2 - c), 0, side - s))
+        int(np.clip(round(side / 2 - c), 0, side - s))  # where MNIST has its centres: at pixel 14 of 28
         for side, c, s in zip((height, width), centre, size, strict=True)
     )
     canvas[top : top + size[0], left : left + size[1]] = small

@@ -5,12 +5,19 @@
 IMAGE is any picture file: any size, colour or grey, dark on light or light on dark.
 """
 
+if __name__ == "__main__":  # before the imports below take their time
+    from mmids_cnn import interrupt
+
+    interrupt.watch()
+
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
-from mmids_cnn import cli, run
+from mmids_cnn import cli, data, pictures, run
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.terminal import Terminal
 
 
 def define_flags() -> None:
@@ -24,19 +31,12 @@ def define_flags() -> None:
 
 def main() -> None:
     """Restores the parameters and prints, for each picture, its class and all probabilities."""
-    workdir = Path(flags.FLAGS.workdir)
-    experiment = run.experiment(workdir)
     paths = cli.arguments()
     if not paths and not flags.FLAGS.test_index:
         raise ConfigError("expected picture files or --test_index=0, got neither; name at least one")
 
-    import jax.numpy as jnp  # imported once the command line is known to be right
-    import numpy as np
-
-    from mmids_cnn import data, model, pictures, score, session
-    from mmids_cnn.terminal import Terminal
-
-    trained = session.load(workdir, flags.FLAGS.checkpoint)
+    workdir = Path(flags.FLAGS.workdir)
+    experiment = run.experiment(workdir)
     dataset = data.load(experiment.dataset)
     test = dataset.splits["test"]
     names, images = [], []
@@ -48,8 +48,14 @@ def main() -> None:
     for path in paths:
         names.append(path)
         images.append(pictures.load(Path(path), dataset.image_shape))
+
+    import jax.numpy as jnp  # imported once the input is known to be right
+
+    from mmids_cnn import model, score, trained
+
+    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint)
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    logits = score.logits(network, trained.params, np.stack(images))
+    logits = score.logits(network, restored.params, np.stack(images))
     probabilities = np.asarray(model.softmax(jnp.asarray(logits)))
     terminal = Terminal()
     for name, row in zip(names, probabilities, strict=True):

@@ -13,8 +13,9 @@ import jax
 
 import mmids_cnn
 from mmids_cnn import config as config_lib
-from mmids_cnn import data
+from mmids_cnn import data, model
 from mmids_cnn.errors import DeviceError
+from mmids_cnn.terminal import Terminal
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -52,6 +53,24 @@ def describe_device(found: dict[str, Any]) -> str:
     if found["platform"] == "cpu" and shutil.which("nvidia-smi"):
         line += "; an NVIDIA GPU is here too: install mmids_cnn[cuda13] (or [cuda12]) to use it"
     return line
+
+
+def show(experiment: config_lib.Experiment, dataset: data.Dataset, workdir: Path, terminal: Terminal) -> None:
+    """Shows what is about to be trained, on what, with what; raises `ConfigError` if it cannot be."""
+    terminal.close()
+    terminal.note(describe_device(device()))
+    sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
+    height, width, channels = dataset.image_shape
+    terminal.note(
+        f"data: {dataset.name}, {sizes}, {height}x{width}x{channels}, {dataset.num_classes} classes, "
+        f"fingerprint {dataset.fingerprint[:16]}"
+    )
+    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
+    rows = model.table(network, dataset.image_shape)
+    total = sum(row.parameters for row in rows)
+    shown = [(r.name, "x".join(map(str, r.output_shape)), f"{r.parameters:,}") for r in rows]
+    terminal.table("", ("layer", "output", "parameters"), [*shown, ("total", "", f"{total:,}")])
+    terminal.note(f"workdir: {workdir}, seed {experiment.seed}")
 
 
 def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[str, Any]:

@@ -5,6 +5,11 @@
 The new run is trained in a folder of its own, RUN-reproduced by default. Exit status 0: identical; 1: not.
 """
 
+if __name__ == "__main__":  # before the imports below take their time
+    from mmids_cnn import interrupt
+
+    interrupt.watch()
+
 from pathlib import Path
 from typing import Any
 

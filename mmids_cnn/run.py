@@ -4,15 +4,16 @@ The folder is a stable interface. Nothing here imports JAX until the input is kn
 """
 
 import contextlib
+import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, files
-from mmids_cnn.errors import RunError
+from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.terminal import Terminal
 
 CONFIG = "config.json"
@@ -46,14 +47,27 @@ def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal
     dataset = data.load(experiment.dataset, terminal.report)
     seconds = time.perf_counter() - started
 
-    from mmids_cnn import session  # JAX: imported once the input is known to be right
+    from mmids_cnn import provenance, session  # JAX: imported once the input is known to be right
 
-    session.show_setting(experiment, dataset, workdir, terminal)
+    provenance.show(experiment, dataset, workdir, terminal)
     with files.faults(f"opening {workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
     with files.lock(workdir / ".lock"):
         check(workdir, experiment)  # again, now that no other run can be at work here
         return session.Session(experiment, dataset, workdir, terminal, started, seconds).run()
+
+
+def anywhere(experiment: config_lib.Experiment) -> config_lib.Experiment:
+    """The experiment with absolute folders, so that its run can be used from any working directory."""
+
+    def absolute(folder: str) -> str:
+        return str(Path(folder).expanduser().absolute()) if folder else ""
+
+    dataset = experiment.dataset
+    folders = {"archives": absolute(dataset.archives), "data_dir": absolute(dataset.data_dir)}
+    return config_lib.resolve(
+        config_lib.to_dict(experiment) | {"dataset": dataclasses.asdict(dataset) | folders}
+    )
 
 
 def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | None:
@@ -63,11 +77,32 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
       RunError: the folder cannot be written, or its configuration differs.
     """
     require_writable(workdir)
-    if not (workdir / CONFIG).exists():
+    before, result = (_intact(workdir, name) for name in (CONFIG, RESULT))
+    if before is None:  # not there or damaged: each checkpoint holds the configuration as well
         return None
-    before = config_lib.resolve(files.read_json(workdir / CONFIG))
-    changed = config_lib.differences(before, experiment)
-    if _longer(before, experiment):
+    require_same(workdir, config_lib.resolve(before), experiment)
+    return result if result and result["epoch"] >= experiment.num_epochs else None
+
+
+def require_writable(workdir: Path) -> None:
+    """Raises a `RunError` unless the folder can be written, or made."""
+    try:
+        existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+    except OSError as error:  # a name that is too long, for one
+        raise RunError(
+            f"workdir: expected a folder that can be written, found {error.strerror} for "
+            f"{workdir}; set --workdir to another"
+        ) from None
+    if not existing.is_dir() or not files.writable(existing):
+        raise RunError(
+            f"workdir: expected a folder that can be written, found {existing}; set --workdir to another"
+        )
+
+
+def require_same(workdir: Path, before: config_lib.Experiment, now: config_lib.Experiment) -> None:
+    """Raises `RunError` unless a run that began with one configuration may go on with another."""
+    changed = config_lib.differences(before, now)
+    if _longer(before, now):
         del changed["num_epochs"]
     if changed:
         fields = "; ".join(f"config.{k}: {old!r} there, {new!r} here" for k, (old, new) in changed.items())
@@ -75,19 +110,25 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
             f"{workdir}: expected a run of this configuration, found one that differs in {fields}; "
             f"give it another folder, such as --workdir={workdir}-2"
         )
-    if not (workdir / RESULT).exists():
+
+
+def damaged(workdir: Path) -> list[str]:
+    """Names of files that are there and damaged; a session writes them anew."""
+    names = (CONFIG, PROVENANCE, RESULT)
+    return [name for name in names if (workdir / name).exists() and _intact(workdir, name) is None]
+
+
+def _intact(workdir: Path, name: str) -> dict[str, Any] | None:
+    """The content of a JSON file of the folder; None if it is missing, damaged or not what it should be."""
+    try:
+        content = files.read_json(workdir / name)
+        if name == CONFIG:
+            config_lib.resolve(content)
+        if name == RESULT:
+            summary(content, workdir)
+        return dict(content)
+    except (RunError, ConfigError, LookupError, TypeError, ValueError):
         return None
-    result = files.read_json(workdir / RESULT)
-    return result if result["epoch"] >= experiment.num_epochs else None
-
-
-def require_writable(workdir: Path) -> None:
-    """Raises a `RunError` unless the folder can be written, or made."""
-    existing = next(path for path in (workdir, *workdir.parents) if path.exists())
-    if not existing.is_dir() or not files.writable(existing):
-        raise RunError(
-            f"workdir: expected a folder that can be written, found {existing}; set --workdir to another"
-        )
 
 
 def _longer(before: config_lib.Experiment, now: config_lib.Experiment) -> bool:
@@ -108,32 +149,38 @@ def experiment(workdir: Path) -> config_lib.Experiment:
             f"--workdir: expected a run folder with a {CONFIG}, found none in {workdir}; name the folder of "
             "a run"
         )
-    return config_lib.resolve(files.read_json(workdir / CONFIG))
+    content = _intact(workdir, CONFIG)
+    if content is None:
+        raise RunError(
+            f"{workdir / CONFIG}: expected a configuration, found a damaged file; the command that trained "
+            "the run writes it anew"
+        )
+    return config_lib.resolve(content)
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The rows of metrics of a run, without a last one that a kill tore."""
+    """The rows of metrics of a run, without one that a kill tore or that is damaged."""
     rows = []
     with contextlib.suppress(FileNotFoundError):
-        for line in (workdir / METRICS).read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
+        for line in (workdir / METRICS).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and "step" in row:
+                    rows.append(row)
     return rows
 
 
-def cut_back(workdir: Path, keep: Callable[[int], bool]) -> list[dict[str, Any]]:
-    """Keeps those rows of metrics whose step `keep` accepts; returns them."""
-    kept = [row for row in metrics(workdir) if keep(row["step"])]
-    if (workdir / METRICS).exists():
-        files.write_text(workdir / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
-    return kept
+def write_metrics(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces the rows of metrics of a run."""
+    files.write_text(workdir / METRICS, "".join(files.to_json(row) + "\n" for row in rows))
 
 
 def summary(result: dict[str, Any], workdir: Path) -> str:
     """The result in a few lines."""
+    loss = "not finite" if result["test/loss"] is None else f"{result['test/loss']:.4f}"
     return (
         f"test accuracy {100 * result['test/accuracy']:.2f} % of {result['test/count']:,} images "
-        f"(loss {result['test/loss']:.4f}) after {result['epoch']:g} epochs, {result['step']:,} steps\n"
+        f"(loss {loss}) after {result['epoch']:g} epochs, {result['step']:,} steps\n"
         f"{result['seconds/total']:.1f} s: data {result['seconds/data']:.1f}, "
         f"compile {result['seconds/compile']:.1f}, train {result['seconds/train']:.1f} "
         f"({result['images_per_second']:,.0f} images/s), evaluate {result['seconds/eval']:.1f}\n"

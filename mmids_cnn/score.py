@@ -10,42 +10,54 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from mmids_cnn import data, metrics, model
+from mmids_cnn import data, metrics, model, population
 
-_LEAST = 32  # images a member at a time: fewer make the overhead of each call show
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
+_CALL_EXAMPLES = 2000  # scored before anybody is asked whether to stop
 
 
-def add_slice(
+def add_slices(
     params: model.Params,
     sums: metrics.Sums,
     images: Array,
     labels: Array,
-    start: Int32[Array, ""],
     counted: Int32[Array, ""],
+    first: Int32[Array, ""],
+    stop: Int32[Array, ""],
     network: model.ConvNet,
     size: int,
 ) -> metrics.Sums:
-    """Adds the examples from `start` on, `size` of them, to the sums, but for those before `counted`."""
-    x = lax.dynamic_slice_in_dim(images, start, size)
-    y = lax.dynamic_slice_in_dim(labels, start, size)
-    return sums + metrics.sums(model.apply(network, params, x), y, start + jnp.arange(size) >= counted)
+    """Adds slices number `first` to `stop - 1` of the examples, `size` at a time, to the sums.
+
+    The last slice reaches back, so as to be as long as the others; what it takes a second time, and the first
+    `counted` examples, are left out of the sums. Slices run in one loop, because their working memory is
+    then taken from the system once.
+    """
+
+    def add(index: Array, sums: metrics.Sums) -> metrics.Sums:
+        start = jnp.minimum(index * size, len(labels) - size)
+        x = lax.dynamic_slice_in_dim(images, start, size)
+        y = lax.dynamic_slice_in_dim(labels, start, size)
+        fresh = start + jnp.arange(size) >= jnp.maximum(index * size, counted)
+        return sums + metrics.sums(model.apply(network, params, x), y, fresh)
+
+    return lax.fori_loop(first, stop, add, sums)
 
 
 @functools.cache
-def _program(network: model.ConvNet, size: int, population: bool) -> Any:
+def _program(network: model.ConvNet, size: int, members: int | None) -> Any:
     """One jitted function for all scorers alike: JAX compiles it once for equal shapes."""
-    add: Any = functools.partial(add_slice, network=network, size=size)
-    if population:
-        add = jax.vmap(add, in_axes=(0, 0, None, None, None, None))
+    slices: Any = functools.partial(add_slices, network=network, size=size)
+
+    def add(params: model.Params, sums: metrics.Sums, *shared: Array) -> metrics.Sums:
+        each = population.over_members(lambda member, *shared: slices(*member, *shared), members)
+        return each((params, sums), *shared)
+
     return jax.jit(add)
 
 
 class Scorer:
-    """Scores some splits with any parameters of one network, or with those of a population's `members`.
-
-    Images are scored `batch_size` at a time; members share that number, and with it the memory it takes.
-    """
+    """Scores some splits with any parameters of one network, or with those of a population's `members`."""
 
     def __init__(
         self,
@@ -56,8 +68,7 @@ class Scorer:
     ) -> None:
         self._network, self._members = network, members
         self._splits = dict(splits)
-        size = max(batch_size // (members or 1), min(batch_size, _LEAST))
-        self._size = {name: min(size, len(split.labels)) for name, split in splits.items()}
+        self._size = {name: min(batch_size, len(s.labels)) for name, s in splits.items()}
         for name, split in splits.items():
             if split.images.nbytes <= _RESIDENT_BYTES:
                 self._splits[name] = jax.device_put(split)
@@ -66,9 +77,10 @@ class Scorer:
     def compile(self, params: model.Params) -> None:
         """Compiles a program for each split, for parameters like these."""
         for name, size in self._size.items():
-            arrays, zero = self._slices(name, 0), jnp.int32(0)
-            program = _program(self._network, size, self._members is not None)
-            self._programs[name] = program.lower(params, self._zero(), *arrays, zero, zero).compile()
+            (images, labels, _), zero = self._part(name, 0), jnp.int32(0)
+            program = _program(self._network, size, self._members)
+            lowered = program.lower(params, self._zero(), images, labels, zero, zero, zero)
+            self._programs[name] = lowered.compile()
 
     def __call__(
         self, params: model.Params, stop: Callable[[], bool] = lambda: False
@@ -86,28 +98,32 @@ class Scorer:
 
     def _score(self, name: str, params: model.Params, stop: Callable[[], bool]) -> metrics.Sums | None:
         size, count = self._size[name], len(self._splits[name].labels)
-        resident = isinstance(self._splits[name].images, jax.Array)
-        sums = self._zero()
-        for counted in range(0, count, size):
+        per_call = max(1, _CALL_EXAMPLES // size)
+        sums, counted = self._zero(), 0
+        while counted < count:
             if stop():
                 return None
-            start = min(counted, count - size)  # the last slice reaches back over counted examples
-            images, labels = self._slices(name, start)
-            offset = 0 if resident else start
-            at = (jnp.int32(start - offset), jnp.int32(counted - offset))
+            images, labels, start = self._part(name, counted)
+            first = (counted - start) // size
+            last = min(first + per_call, -(-len(labels) // size))
+            at = (jnp.int32(counted - start), jnp.int32(first), jnp.int32(last))
             sums = jax.block_until_ready(self._programs[name](params, sums, images, labels, *at))
+            counted = start + min(last * size, len(labels))
         return sums
 
     def _zero(self) -> metrics.Sums:
         zero = metrics.Sums.zero()
         return jax.tree.map(lambda x: jnp.zeros(self._members, x.dtype), zero) if self._members else zero
 
-    def _slices(self, name: str, start: int) -> tuple[Any, Any]:
+    def _part(self, name: str, start: int) -> tuple[Any, Any, int]:
+        """Examples on the device from `start` or before it on, and the position of the first of them."""
         images, labels = self._splits[name]
         if isinstance(images, jax.Array):
-            return images, labels
-        size = self._size[name]
-        return jax.device_put((images[start : start + size], labels[start : start + size]))
+            return images, labels, 0
+        length = min(len(labels), max(1, _CALL_EXAMPLES // self._size[name]) * self._size[name])
+        start = min(start, len(labels) - length)  # parts are of one length: one program serves them all
+        part = jax.device_put((images[start : start + length], labels[start : start + length]))
+        return *part, start
 
 
 def logits(

@@ -1,72 +1,16 @@
 """One process's work on a run: from its start or a restored checkpoint to its result or an interruption."""
 
-import contextlib
 import json
 import math
 import time
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from flax import serialization
 
-from mmids_cnn import checkpoint, config, data, files, interrupt, loop, model, provenance, run, train
+from mmids_cnn import checkpoint, config, data, files, interrupt, loop, provenance, run, train
 from mmids_cnn.errors import RunError
 from mmids_cnn.terminal import Terminal
-
-
-class Trained(NamedTuple):
-    """Parameters and how many steps they were trained for."""
-
-    params: model.Params
-    step: int
-
-
-def load(workdir: Path, which: str = "newest") -> Trained:
-    """Parameters of a run, finished or not.
-
-    Args:
-      workdir: the run folder.
-      which: 'newest' (that is whole), 'best' (by validation accuracy, else training loss), or a step.
-
-    Raises:
-      RunError: there is no checkpoint, or the one asked for is not there or not whole.
-    """
-    folder = workdir / run.CHECKPOINTS
-    if not folder.is_dir():
-        raise RunError(f"{workdir}: expected checkpoints, found none; train it first")
-    with contextlib.closing(checkpoint.Checkpoints(folder, read_only=True)) as checkpoints:
-        steps = checkpoints.steps()
-        if which == "newest":
-            restored = checkpoints.restore_newest(lambda text: None)
-        elif which == "best":
-            restored = checkpoints.restore_best(lambda text: None)
-        elif which.isdigit() and int(which) in steps:
-            restored = checkpoints.restore(int(which))
-        else:
-            raise RunError(f"--checkpoint: expected newest, best or one of the steps {steps}, got {which!r}")
-    if restored is None:
-        raise RunError(f"{workdir}: expected checkpoints, found none; train it first")
-    return Trained(restored.tree["params"], restored.step)
-
-
-def show_setting(
-    experiment: config.Experiment, dataset: data.Dataset, workdir: Path, terminal: Terminal
-) -> None:
-    """Shows what is about to be trained, on what, with what; raises `ConfigError` if it cannot be."""
-    terminal.close()
-    terminal.note(provenance.describe_device(provenance.device()))
-    sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
-    height, width, channels = dataset.image_shape
-    terminal.note(
-        f"data: {dataset.name}, {sizes}, {height}x{width}x{channels}, {dataset.num_classes} classes, "
-        f"fingerprint {dataset.fingerprint[:16]}"
-    )
-    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    rows = model.table(network, dataset.image_shape)
-    total = sum(row.parameters for row in rows)
-    shown = [(r.name, "x".join(map(str, r.output_shape)), f"{r.parameters:,}") for r in rows]
-    terminal.table("", ("layer", "output", "parameters"), [*shown, ("total", "", f"{total:,}")])
-    terminal.note(f"workdir: {workdir}, seed {experiment.seed}")
 
 
 class Session:
@@ -86,10 +30,9 @@ class Session:
         self._started, self._data_seconds = started, data_seconds
         self._per_epoch = train.steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
         self._before = dict.fromkeys(("data", "compile", "train", "eval", "total", "images"), 0.0)
-        self._best = -math.inf
         self._saved_step = -1
         self._last_save = time.monotonic()
-        self._row: dict[str, Any] = {}
+        self._rows: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:
         """Trains to the end and returns the result.
@@ -118,36 +61,44 @@ class Session:
         """Writes what is run and with what; the result of a shorter run is no longer one."""
         now = provenance.collect(self._experiment, self._dataset)
         path = self._workdir / run.PROVENANCE
-        before = files.read_json(path) if self._saved_step >= 0 and path.exists() else now
+        damaged = run.damaged(self._workdir)
+        for name in damaged:
+            self._terminal.say(
+                f"{self._workdir / name}: expected what was written, found a damaged file; writing it anew"
+            )
+        old = self._saved_step >= 0 and path.exists() and run.PROVENANCE not in damaged
+        before = files.read_json(path) if old else now
         changed = provenance.changes(before, now)
         if changed:
             self._terminal.say(
                 f"note: {'; '.join(changed)} since this run began; its bits may differ from an unbroken run's"
             )
         (self._workdir / run.RESULT).unlink(missing_ok=True)
-        files.write_json(self._workdir / run.CONFIG, config.to_dict(self._experiment))
+        files.write_json(self._workdir / run.CONFIG, config.to_dict(run.anywhere(self._experiment)))
         files.write_json(path, now)
 
     def _restore(self, checkpoints: checkpoint.Checkpoints) -> tuple[train.TrainState | None, bool]:
         restored = checkpoints.restore_newest(self._terminal.say)
-        rows = run.cut_back(
-            self._workdir, lambda step: restored is not None and self._keep(step, restored.step)
-        )
         if restored is None:
+            run.write_metrics(self._workdir, [])
             return None, False
-        if restored.meta["data"] != self._dataset.fingerprint:
+        meta = restored.meta
+        run.require_same(self._workdir, config.resolve(meta["config"]), self._experiment)
+        if meta["data"] != self._dataset.fingerprint:
             raise RunError(
                 f"{self._workdir}: expected the data this run began with (fingerprint "
-                f"{restored.meta['data'][:16]}), found {self._dataset.fingerprint[:16]}; put that data back, "
+                f"{meta['data'][:16]}), found {self._dataset.fingerprint[:16]}; put that data back, "
                 "or name another --workdir"
             )
         template = train.init_state(self._experiment, self._dataset)
         state = serialization.from_state_dict(template, restored.tree)
-        self._before, self._best = restored.meta["seconds"], restored.meta["best"]
-        self._saved_step = restored.step
+        self._before, self._saved_step = meta["seconds"], restored.step
         self._terminal.say(f"going on from step {restored.step:,} of {self._workdir}")
-        self._row = rows[-1] if rows else {}
-        return state, self._row.get("step") == restored.step
+        if run.metrics(self._workdir)[: len(meta["rows"])] != meta["rows"]:
+            self._terminal.say(f"{self._workdir / run.METRICS} was changed or damaged: writing it anew")
+        self._rows = [row for row in meta["rows"] if self._keep(row["step"], restored.step)]
+        run.write_metrics(self._workdir, self._rows)
+        return state, bool(self._rows) and self._rows[-1]["step"] == restored.step
 
     def _keep(self, step: int, restored: int) -> bool:
         """Whether an unbroken run would have a row at this step, with `restored` steps taken.
@@ -182,23 +133,27 @@ class Session:
                     checkpoints.wait()
                     raise interrupt.InterruptedRunError(
                         stop,
-                        f"after step {point.step:,}, which is saved; give the same command again to go on",
+                        f"after step {point.step:,}; give the same command again to go on from there",
                     )
-                interrupt.defer(self._terminal.close)
+                interrupt.defer()
                 last = point
         assert last is not None
         if last.step != self._saved_step:
             self._save(checkpoints, last)
         checkpoints.wait()
+        skipped = int(last.state.nonfinite)
+        if skipped:
+            self._terminal.say(f"{skipped:,} steps were skipped: they would have made what is not finite")
         return self._result(last)
 
     def _log(self, log: TextIO, point: loop.Point, row: loop.Row) -> None:
         row = dict(row)
         head = {"step": row.pop("step"), "epoch": row.pop("epoch")}
-        self._row = {**head, "seconds": self._seconds(point)["total"], **row}
-        log.write(json.dumps(self._row) + "\n")
+        line = files.to_json({**head, "seconds": self._seconds(point)["total"], **row})
+        self._rows.append(json.loads(line))
+        log.write(line + "\n")
         log.flush()
-        self._terminal.row(self._row)
+        self._terminal.row(self._rows[-1])
 
     def _show(self, point: loop.Point, last: loop.Point | None) -> None:
         epochs, inside = divmod(point.step, self._per_epoch)
@@ -226,13 +181,13 @@ class Session:
         return bool(cadence.every_seconds) and since >= cadence.every_seconds
 
     def _save(self, checkpoints: checkpoint.Checkpoints, point: loop.Point) -> None:
-        score = _score(self._row)
-        self._best = max(self._best, score)
         meta = {
+            "config": config.to_dict(self._experiment),
             "data": self._dataset.fingerprint,
+            "rows": self._rows,
             "seconds": self._seconds(point),
-            "best": self._best,
         }
+        score = _score(self._rows[-1]) if self._rows and self._rows[-1]["step"] == point.step else -math.inf
         checkpoints.save(point.step, serialization.to_state_dict(point.state), meta, score)
         self._saved_step, self._last_save = point.step, time.monotonic()
 
@@ -251,7 +206,7 @@ class Session:
     def _result(self, point: loop.Point) -> dict[str, Any]:
         seconds = self._seconds(point)
         images = seconds.pop("images")
-        scores = {k: v for k, v in self._row.items() if k.split("/")[0] in ("test", "validation")}
+        scores = {k: v for k, v in self._rows[-1].items() if k.split("/")[0] in ("test", "validation")}
         return {
             "step": point.step,
             "epoch": point.epoch,
@@ -266,4 +221,5 @@ def _score(row: dict[str, Any]) -> float:
     """What makes a checkpoint the best: validation accuracy, else training loss; never the test split."""
     if "validation/accuracy" in row:
         return row["validation/accuracy"]
-    return -row.get("train/loss", math.inf)
+    loss = row.get("train/loss")
+    return -math.inf if loss is None else -loss

@@ -10,6 +10,7 @@ Nothing here imports JAX until the input is known to be right.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -42,6 +43,7 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
       ConfigError, DataError, DeviceError, FaultError, NonFiniteError: see the modules that raise them.
     """
     _require_packages(plan)
+    plan = dataclasses.replace(plan, experiment=run.anywhere(plan.experiment))
     finished = check(workdir, plan)
     if finished:
         terminal.say(f"{workdir}: finished already; its result:")

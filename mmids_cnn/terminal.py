@@ -53,7 +53,7 @@ class Terminal:
             table.add_row(*map(str, row))
         self.console.print(table)
 
-    def row(self, row: Mapping[str, float | int]) -> None:
+    def row(self, row: Mapping[str, float | int | None]) -> None:
         """A line of the table of evaluations, under a heading whenever the columns change."""
         shown = [name for name in row if not name.endswith("/count")]
         if shown != self._columns:
@@ -119,7 +119,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _cell(name: str, value: float | int) -> str:
+def _cell(name: str, value: float | int | None) -> str:
+    if value is None:
+        return "not finite"
     if isinstance(value, int):
         return f"{value:,}"
     if name.endswith("accuracy"):

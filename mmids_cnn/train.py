@@ -9,7 +9,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int32, UInt8
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, keys, losses, metrics, model, optimizer
@@ -30,6 +31,7 @@ class Recipe:
     network: model.ConvNet
     optimizer: str
     schedule: str
+    slices: int  # parts that a batch goes through in
     total_steps: int  # what a schedule spans; 0 where it is constant, so that longer runs share a program
     skip_nonfinite: bool
 
@@ -44,7 +46,7 @@ class TrainState(flax.struct.PyTreeNode):
     params: model.Params
     opt_state: optax.OptState
     sums: metrics.Sums  # of the training examples of the current epoch, as they were seen
-    nonfinite: Int32[Array, ""]  # steps whose loss or gradient was not finite
+    nonfinite: Int32[Array, ""]  # steps whose loss or new parameters were not finite
     h: optimizer.Hyperparams
     recipe: Recipe = flax.struct.field(pytree_node=False)
 
@@ -97,6 +99,7 @@ def recipe(experiment: config_lib.Experiment, dataset: data.Dataset) -> Recipe:
         network=network,
         optimizer=settings.name,
         schedule=settings.schedule,
+        slices=2 if jax.default_backend() == "cpu" and experiment.batch_size % 2 == 0 else 1,
         total_steps=0 if timeless else epoch * experiment.num_epochs,
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
     )
@@ -123,11 +126,40 @@ def begin_epoch(state: TrainState) -> TrainState:
     return state.replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
 
 
+def _loss_and_gradient(
+    state: TrainState, batch: Batch
+) -> tuple[tuple[Float[Array, ""], metrics.Sums], model.Params]:
+    """Mean loss over the valid examples, their sums, and the gradient of the loss.
+
+    The batch goes through in `recipe.slices` parts, one after another, whose sums and gradients add up: on a
+    CPU the activations of a part stay in its cache.
+    """
+    network, slices, smoothing = state.recipe.network, state.recipe.slices, state.h.label_smoothing
+    count = batch.valid.sum()
+
+    def loss_fn(params: model.Params, part: Batch) -> tuple[Float[Array, ""], metrics.Sums]:
+        logits = model.apply(network, params, part.images)
+        each = losses.cross_entropy(logits, part.labels, smoothing)
+        loss = jnp.where(part.valid, each, 0).sum() / count
+        return loss, metrics.sums(logits, part.labels, part.valid)
+
+    differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+    if slices == 1:
+        return differentiate(state.params, batch)
+
+    def add(total: Any, part: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, differentiate(state.params, part)), None
+
+    parts = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
+    zero = ((jnp.float32(0), metrics.Sums.zero()), jax.tree.map(jnp.zeros_like, state.params))
+    return lax.scan(add, zero, parts)[0]
+
+
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sums]:
     """One step of the optimizer on the mean loss of a batch's valid examples.
 
-    A step whose loss or gradient is not finite changes no parameter. It is counted, and skipped where the
-    recipe says so; otherwise the state stays as it is from then on, `step` naming the step that failed.
+    A step whose loss or new parameters are not finite changes no parameter. It is counted, and skipped where
+    the recipe says so; otherwise the state stays as it is from then on, `step` naming the step that failed.
 
     Args:
       state: before the step.
@@ -137,15 +169,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sum
       The state after the step, and the batch's sums, taken with the parameters before it.
     """
     h, recipe = state.h, state.recipe
-
-    def loss_fn(params: model.Params) -> tuple[Any, metrics.Sums]:
-        logits = model.apply(recipe.network, params, batch.images)
-        each = losses.cross_entropy(logits, batch.labels, h.label_smoothing)
-        mean = jnp.where(batch.valid, each, 0).sum() / batch.valid.sum()
-        return mean, metrics.sums(logits, batch.labels, batch.valid)
-
-    (loss, sums), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((loss, gradient))]).all()
+    (loss, sums), gradient = _loss_and_gradient(state, batch)
     rate = optimizer.learning_rate(recipe.schedule, recipe.total_steps, h, state.step)
     updates, opt_state = optimizer.make(recipe.optimizer, h, rate).update(
         gradient, state.opt_state, state.params
@@ -155,6 +179,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sum
         opt_state=opt_state,
         sums=state.sums + sums,
     )
+    # A gradient that is not finite makes parameters that are not; so may a finite one.
+    finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((loss, proposed.params))]).all()
     accept = finite if recipe.skip_nonfinite else finite & (state.nonfinite == 0)
     state = jax.tree.map(lambda new, old: jnp.where(accept, new, old), proposed, state)
     advance = accept | recipe.skip_nonfinite

@@ -41,10 +41,11 @@ def checked(function: Any, *_: Any, **__: Any) -> Any:
 with install_import_hook([f"mmids_cnn.{name}" for name in TYPECHECKED], "conftest.checked"):
     import jax  # here, because the platform has to be chosen before
     import jax.numpy as jnp
+    import processes
 
     from experiments import base
     from mmids_cnn import config as config_lib
-    from mmids_cnn import data, train
+    from mmids_cnn import data, files, train
 
     for name in TYPECHECKED:  # their shapes and dtypes are checked at every call
         importlib.import_module(f"mmids_cnn.{name}")
@@ -67,7 +68,7 @@ def digests(tree: Any) -> dict[str, str]:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A cache of compiled programs for one worker of one run: tests that share a program share its cost."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
@@ -124,7 +125,7 @@ def batch_of(mnist: data.Dataset) -> BatchOf:
     train_split = mnist.splits["train"]
 
     def call(indices: Sequence[int], size: int) -> train.Batch:
-        chosen, count = np.asarray(indices), len(indices)
+        chosen, count = np.asarray(indices, int), len(indices)
         images = np.zeros((size, *mnist.image_shape), np.uint8)
         labels = np.zeros(size, np.int32)
         images[:count], labels[:count] = train_split.images[chosen], train_split.labels[chosen]
@@ -149,3 +150,30 @@ def command_line(data_dir: Path, tmp_path: Path) -> CommandLine:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def shared_root(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Archives, prepared data and compiled programs of runs in processes; shared by all workers."""
+    base_folder = tmp_path_factory.getbasetemp()
+    root = (base_folder if worker_id == "master" else base_folder.parent) / "processes"
+    root.mkdir(exist_ok=True)
+    with files.lock(root / ".lock", waiting=lambda holder: None):
+        if not (root / "unbroken").exists():
+            place = processes.Place(processes.make_root(root), root)
+            done = place.run("unbroken.partial")
+            assert done.returncode == 0, done.stderr
+            (root / "unbroken.partial").rename(root / "unbroken")
+    return root
+
+
+@pytest.fixture(scope="session")
+def unbroken(shared_root: Path) -> Path:
+    """The folder of a run that nothing interrupted; not to be changed."""
+    return shared_root / "unbroken"
+
+
+@pytest.fixture
+def place(shared_root: Path, tmp_path: Path) -> processes.Place:
+    """Where a test starts runs of its own."""
+    return processes.Place(shared_root, tmp_path)

@@ -17,7 +17,7 @@ def convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     out = np.zeros((*x.shape[:3], kernel.shape[3]))
     for i in range(side):
         for j in range(side):
-            out += np.einsum("nhwc,cf->nhwf", padded[:, i : i + height, j : j + width], kernel[i, j])
+            out += padded[:, i : i + height, j : j + width] @ kernel[i, j]
     return out
 
 
@@ -32,27 +32,21 @@ def pool(x: np.ndarray) -> np.ndarray:
 
 
 def forward(params: Mapping[str, Any], images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of the network, and a bound on the error of computing each in float32.
+    """Logits of the network, and how far off float32 may be.
 
-    The bound is the classical one (Higham, Accuracy and Stability, section 3.1): a sum of n products, in
-    whatever order, is off by at most n U / (1 - n U) times the sum of their absolute values. Errors of the
-    layers before pass through the absolute values of the weights; ReLU and maximum do not enlarge them.
+    In float32 a sum of n products is off by a random walk of n roundings, by sqrt(n) U times the sum of the
+    products' absolute values. An error of a layer before spreads over the next sums in the same way, so that
+    it stays as small in relation to their absolute values; the layers' shares add up.
     """
     params = {name: {k: np.asarray(v, np.float64) for k, v in p.items()} for name, p in params.items()}
-    x = images.astype(np.float64) / 255
-    error = U * x
+    x, share = images.astype(np.float64) / 255, U
     for name in sorted(params):  # ConvPool_0, ConvPool_1, ..., Dense_0
         kernel, bias = params[name]["kernel"], params[name]["bias"]
-        if name.startswith("Dense"):
-            x, error = (a.reshape(len(images), 1, 1, -1) for a in (x, error))
-            kernel = kernel[None, None]
-        terms = kernel[..., 0].size + 1
-        size = convolve(x + error, abs(kernel)) + abs(bias)
-        error = convolve(error, abs(kernel)) + terms * U / (1 - terms * U) * size
-        x = convolve(x, kernel) + bias
-        if not name.startswith("Dense"):
-            x, error = pool(np.maximum(x, 0)), pool(error)
-    return x[:, 0, 0], error[:, 0, 0]
+        share += np.sqrt(kernel[..., 0].size + 1) * U
+        if name.startswith("ConvPool"):
+            x = pool(np.maximum(convolve(x, kernel) + bias, 0))
+    x = x.reshape(len(images), -1)
+    return x @ kernel + bias, share * (x @ abs(kernel) + abs(bias))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -258,19 +258,12 @@ def test_damaged_state_is_noticed_and_trained_anew(
 def test_results_do_not_depend_on_population(
     folder: Path, whole: tuple[plan.Plan, Path], tmp_path: Path
 ) -> None:
+    """On a CPU, which takes members one after another, not in a bit; see `test_cohort` for `vmap`."""
     a_plan, workdir = whole
-    expected = sweeping.results(a_plan, workdir)
-    other = sweeping.make(folder, **HALVING, sweep__population=8, sweep__confirm_seeds=0)
-    sweeping.run(other, tmp_path / "it")
-    got = sweeping.results(other, tmp_path / "it")
-    assert [(one.number, one.settings) for one in got] == [(one.number, one.settings) for one in expected]
-    for mine, theirs in zip(got, expected, strict=True):
-        assert [seed["seed"] for seed in mine.seeds] == [seed["seed"] for seed in theirs.seeds]
-        for a, b in zip(mine.seeds, theirs.seeds, strict=True):
-            # 16 steps of rounding: 3 of 200 images may be taken for something else.
-            assert a["rows"][0]["validation/accuracy"] == pytest.approx(
-                b["rows"][0]["validation/accuracy"], abs=0.015
-            )
+    for size in (1, 7):
+        other = sweeping.make(folder, **HALVING, sweep__population=size, sweep__confirm_seeds=0)
+        sweeping.run(other, tmp_path / str(size))
+        assert sweeping.results(other, tmp_path / str(size)) == sweeping.results(a_plan, workdir)
 
 
 def test_groups_are_trained_apart_and_trials_keep_their_numbers(folder: Path, tmp_path: Path) -> None:

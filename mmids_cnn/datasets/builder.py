@@ -18,6 +18,9 @@ class IdxArchives(tfds.core.GeneratorBasedBuilder):
 
     TFDS's own `mnist` needs TensorFlow to unpack and to encode PNG; this one keeps raw `uint8` tensors.
     Each content has a config of its own, so that two sets of one name never share a folder.
+
+    Attributes:
+      arrays: images and labels of each split, as the archives hold them.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -33,10 +36,10 @@ class IdxArchives(tfds.core.GeneratorBasedBuilder):
           data_dir: TFDS's data directory.
           report: called now and then with (examples written, examples in all).
         """
-        self._splits = {split: idx.read_split(archives, split) for split in idx.SPLITS}
+        self.arrays = {split: idx.read_split(archives, split) for split in idx.SPLITS}
         self._report = report or (lambda done, total: None)
         self._done = 0
-        check_splits(self._splits, str(archives.files["test", "labels"]))
+        check_splits(self.arrays, str(archives.files["test", "labels"]))
         config = tfds.core.BuilderConfig(
             name=f"{name.replace('/', '-')}-{archives.digest[:16]}",
             description=f"{name} from IDX archives, {archives.digest}",
@@ -44,7 +47,7 @@ class IdxArchives(tfds.core.GeneratorBasedBuilder):
         super().__init__(data_dir=str(data_dir), config=config, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        images, labels = self._splits["train"]
+        images, labels = self.arrays["train"]
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(
@@ -61,8 +64,8 @@ class IdxArchives(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in idx.SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        total = sum(len(labels) for _, labels in self._splits.values())
-        for index, (image, label) in enumerate(zip(*self._splits[split], strict=True)):
+        total = sum(len(labels) for _, labels in self.arrays.values())
+        for index, (image, label) in enumerate(zip(*self.arrays[split], strict=True)):
             yield index, {"image": image, "label": int(label)}
             self._done += 1
             if self._done % 1000 == 0 or self._done == total:

@@ -5,6 +5,7 @@ checked against its manifest at every start: a damaged one is decoded again.
 """
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -13,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,13 +32,17 @@ _MANIFEST = "manifest.json"
 _CHUNK = 1000  # examples decoded at a time
 
 
-def open_or_fill(folder: Path, make_builder: Callable[[], Any], report: Report) -> Manifest:
+def open_or_fill(
+    folder: Path, make_builder: Callable[[], Any], report: Report, where: Path, *, disposable: bool
+) -> Manifest:
     """Opens a cache, filling it first if it is not there or not whole.
 
     Args:
       folder: the cache's folder, named after the data's content.
       make_builder: makes the TFDS builder to prepare and read; called only when filling.
       report: progress.
+      where: where TFDS keeps the prepared set.
+      disposable: whether it may be removed and prepared again when damaged.
 
     Returns:
       The manifest of a cache whose every byte has just been checked.
@@ -54,7 +59,7 @@ def open_or_fill(folder: Path, make_builder: Callable[[], Any], report: Report) 
         if manifest is None:
             if folder.exists():
                 report(f"{folder} does not match its fingerprints: decoding again", 0, 0)
-            _fill(folder, make_builder, report)
+            _fill(folder, make_builder, report, where, disposable)
             manifest = _verified(folder)
     if manifest is None:
         raise DataError(f"{folder}: expected the arrays just written, found others; check the disk")
@@ -65,6 +70,8 @@ def _verified(folder: Path) -> Manifest | None:
     """The manifest, if every file is there and has its checksum."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
+        if manifest.pop("seal") != _seal(manifest):
+            return None
         for name, checksum in manifest["files"].items():
             with open(folder / name, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
@@ -74,29 +81,23 @@ def _verified(folder: Path) -> Manifest | None:
         return None
 
 
-def _fill(folder: Path, make_builder: Callable[[], Any], report: Report) -> None:
-    for stale in folder.parent.glob(f"{folder.name}.partial*"):  # left by a killed run
+def _seal(manifest: Manifest) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _fill(
+    folder: Path, make_builder: Callable[[], Any], report: Report, where: Path, disposable: bool
+) -> None:
+    for stale in folder.parent.glob(f"{glob.escape(folder.name)}.partial*"):  # left by a killed run
         shutil.rmtree(stale)
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial", dir=folder.parent))
     partial.chmod(0o755)  # mkdtemp's 0700 would hide the cache from the data folder's other users
     try:
         _quiet_tfds()
-        builder = make_builder()
-        for stale in Path(builder.data_dir).parent.glob("incomplete.*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        _prepare(builder)
-        try:
-            num_classes = _decode(builder, partial, report)
-        except (DataError, OSError):
-            raise
-        except Exception:  # ArrayRecord and TFDS raise many kinds on damaged files
-            report(f"{builder.data_dir} is damaged: preparing again", 0, 0)
-            shutil.rmtree(builder.data_dir)
-            builder = make_builder()
-            _prepare(builder)
-            num_classes = _decode(builder, partial, report)
+        num_classes = _prepare_and_decode(make_builder, partial, report, where, disposable)
         checksums = {path.name: _sync_and_hash(path) for path in sorted(partial.glob("*.npy"))}
-        files.write_json(partial / _MANIFEST, {"files": checksums, "num_classes": num_classes})
+        manifest = {"files": checksums, "num_classes": num_classes}
+        files.write_json(partial / _MANIFEST, manifest | {"seal": _seal(manifest)})
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
@@ -104,10 +105,35 @@ def _fill(folder: Path, make_builder: Callable[[], Any], report: Report) -> None
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _prepare(builder: Any) -> None:
+def _prepare_and_decode(
+    make_builder: Callable[[], Any], folder: Path, report: Report, where: Path, disposable: bool
+) -> int:
+    try:
+        return _decode(_prepare(make_builder), folder, report)
+    except DataError:
+        raise
+    except Exception as error:  # ArrayRecord and TFDS raise many kinds on damaged files
+        cause = files.cause(error)
+        if cause:
+            raise cause from error
+        if not (disposable and where.exists()):
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(f"{where}: expected a whole set, found: {reason}; prepare it again") from error
+    report(f"{where} is damaged: preparing again", 0, 0)
+    shutil.rmtree(where)
+    return _prepare_and_decode(make_builder, folder, report, where, disposable=False)
+
+
+def _prepare(make_builder: Callable[[], Any]) -> Any:
     """Prepares a set quietly: what TFDS prints is reported by `report` instead."""
+    builder = make_builder()
+    for stale in Path(builder.data_dir).parent.glob("incomplete.*"):
+        shutil.rmtree(stale, ignore_errors=True)
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare()
+    if not builder.info.splits:
+        raise ValueError("no splits")
+    return builder
 
 
 def _quiet_tfds() -> None:
@@ -126,8 +152,15 @@ def _decode(builder: Any, folder: Path, report: Report) -> int:
             f"dataset.name: expected an image-classification set with splits train and test, found "
             f"{builder.name} with splits {', '.join(builder.info.splits)}; choose another set"
         )
+    declared = builder.info.features[keys[0]].shape
+    if len(declared) != 3:
+        raise DataError(f"dataset.name: expected images [height, width, channels], found shape {declared}")
     for split in idx.SPLITS:
         _decode_split(builder.as_data_source(split), keys, f"{folder}/{split}", report)
+    for split, arrays in getattr(builder, "arrays", {}).items():  # TFDS's metadata has no checksums
+        for kind, array in zip(("images", "labels"), arrays, strict=True):
+            if not np.array_equal(np.load(folder / f"{split}_{kind}.npy", mmap_mode="r"), array):
+                raise ValueError(f"other {split} {kind} than the archives hold")
     label = builder.info.features[keys[1]]
     if getattr(label, "num_classes", None):
         return int(label.num_classes)
@@ -138,24 +171,29 @@ def _decode_split(source: Any, keys: tuple[str, str], prefix: str, report: Repor
     image_key, label_key = keys
     shape = np.asarray(source[0][image_key]).shape
     if len(shape) != 3:
-        raise DataError(f"dataset.name: expected images [height, width, channels], found shape {shape}")
+        raise ValueError(f"an image of shape {shape}")
     count = len(source)
-    open_memmap = np.lib.format.open_memmap
-    images = open_memmap(f"{prefix}_images.npy", mode="w+", dtype=np.uint8, shape=(count, *shape))
-    labels = open_memmap(f"{prefix}_labels.npy", mode="w+", dtype=np.int32, shape=(count,))
-    for start in range(0, count, _CHUNK):
-        examples = source.__getitems__(list(range(start, min(start + _CHUNK, count))))
-        for position, example in enumerate(examples, start):
-            image = np.asarray(example[image_key])
-            if image.shape != shape or image.dtype != np.uint8:
-                raise DataError(
-                    f"dataset.name: expected uint8 images of one shape {shape}, found {image.dtype} "
-                    f"{image.shape} at position {position}; choose a set of equal-sized images"
-                )
-            images[position], labels[position] = image, example[label_key]
-        report(f"decoding {Path(prefix).name}", min(start + _CHUNK, count), count)
-    images.flush()
-    labels.flush()
+    # Plain writes: a memory map of a file on a disk that is full ends the process with SIGBUS.
+    with open(f"{prefix}_images.npy", "wb") as images, open(f"{prefix}_labels.npy", "wb") as labels:
+        _write_header(images, np.dtype(np.uint8), (count, *shape))
+        _write_header(labels, np.dtype(np.int32), (count,))
+        for start in range(0, count, _CHUNK):
+            examples = source.__getitems__(list(range(start, min(start + _CHUNK, count))))
+            for position, example in enumerate(examples, start):
+                image = np.asarray(example[image_key])
+                if image.shape != shape or image.dtype != np.uint8:
+                    raise DataError(
+                        f"dataset.name: expected uint8 images of one shape {shape}, found {image.dtype} "
+                        f"{image.shape} at position {position}; choose a set of equal-sized images"
+                    )
+                images.write(image.tobytes())
+                labels.write(np.int32(example[label_key]).tobytes())
+            report(f"decoding {Path(prefix).name}", min(start + _CHUNK, count), count)
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _sync_and_hash(path: Path) -> str:

@@ -11,15 +11,15 @@ from typing import Any
 from mmids_cnn.errors import DataError
 
 
-def find(name: str, root: Path) -> str:
-    """Digest of a prepared set's files, prepared now if that is possible.
+def find(name: str, root: Path) -> tuple[Path, str]:
+    """Folder of a prepared set, prepared now if that is possible, and a digest of its files.
 
     Args:
       name: TFDS name, `name[/config][:version]`.
       root: the TFDS data directory.
 
     Returns:
-      SHA-256 over the metadata's content and the names and sizes of all files.
+      The folder, and a SHA-256 over the metadata's content and the names and sizes of all files.
 
     Raises:
       DataError: the set does not exist, or is not prepared and cannot be. TFDS itself retries for
@@ -28,7 +28,9 @@ def find(name: str, root: Path) -> str:
     folder = _prepared(name, root)
     if folder is None:
         _require_means_to_prepare(name, root)
-        builder(name, root).download_and_prepare()
+        import tensorflow_datasets as tfds
+
+        tfds.builder(name, data_dir=root, file_format="array_record").download_and_prepare()
         folder = _prepared(name, root)
         assert folder is not None
     digest = hashlib.sha256()
@@ -36,14 +38,14 @@ def find(name: str, root: Path) -> str:
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
         if path.suffix == ".json":
             digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return folder, digest.hexdigest()
 
 
-def builder(name: str, root: Path) -> Any:
-    """The TFDS builder of a catalogue set, reading and writing ArrayRecord."""
+def builder(folder: Path) -> Any:
+    """A TFDS builder that reads a prepared set, of whatever version."""
     import tensorflow_datasets as tfds
 
-    return tfds.builder(name, data_dir=root, file_format="array_record")
+    return tfds.builder_from_directory(folder)
 
 
 def _prepared(name: str, root: Path) -> Path | None:
@@ -64,7 +66,7 @@ def _require_means_to_prepare(name: str, root: Path) -> None:
     base = name.split("/")[0].split(":")[0]
     names = tfds.list_builders(with_community_datasets=False)
     if base not in names:
-        close = difflib.get_close_matches(base, ["mnist", *names], n=3, cutoff=0.6)
+        close = difflib.get_close_matches(base, sorted({"mnist", *names}), n=3, cutoff=0.6)
         hint = f"did you mean {', '.join(close)}? " if close else ""
         raise DataError(
             f"dataset.name: expected a TFDS data set, got {name!r}; {hint}For a set of your own in IDX "

@@ -21,11 +21,18 @@ from mmids_cnn.errors import DataError
 
 SHIPPED = Path(__file__).parent / "mnist"
 SPLITS = ("train", "test")
+FILES = {  # by split and kind, as MNIST names them
+    ("train", "images"): "train-images-idx3-ubyte.gz",
+    ("train", "labels"): "train-labels-idx1-ubyte.gz",
+    ("test", "images"): "t10k-images-idx3-ubyte.gz",
+    ("test", "labels"): "t10k-labels-idx1-ubyte.gz",
+}
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
 _NAME = re.compile(
     r"(?P<set>.*?)[-_.]?(?P<split>train|test|t10k)[-_.](?P<kind>images|labels)[-_.]idx\d-ubyte(\.gz)?"
 )
+_PIECE = 2**20  # bytes read at a time
 _DEFLATE_LIMIT = 1032  # the most that deflate can expand a byte (zlib's technical details)
 
 
@@ -55,11 +62,11 @@ def find(name: str, folder: str) -> Archives:
             f"dataset.archives: expected a folder of IDX archives, found none at {root}; "
             "set --config.dataset.archives to the folder that holds them"
         )
-    files = {(s, k): _pick(root, name, s, k) for s in SPLITS for k in ("images", "labels")}
+    files = _choose(root, name)
     checksums = {key: _sha256(path) for key, path in files.items()}
     if name == "mnist":
         for key, path in files.items():
-            _check_mnist(path, checksums[key])
+            _check_mnist(path, FILES[key], checksums[key])
     digest = hashlib.sha256("".join(checksums.values()).encode()).hexdigest()
     return Archives(files, digest)
 
@@ -80,15 +87,24 @@ def read(path: Path) -> np.ndarray:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             dtype, shape = _header(path, file.read(4), lambda count: file.read(4 * count))
             size = math.prod(shape) * dtype.itemsize
-            if size > path.stat().st_size * _DEFLATE_LIMIT:
+            if size > path.stat().st_size * (_DEFLATE_LIMIT if path.suffix == ".gz" else 1):
                 raise _bad(path, f"a header announcing {size:,} bytes, more than the file can hold")
-            content = file.read(size)
+            content = _read(file.read, size)
             if len(content) < size or file.read(1):
                 found = f"only {len(content):,}" if len(content) < size else "more"
                 raise _bad(path, f"{found} bytes of elements where shape {shape} needs {size:,}")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _bad(path, f"a truncated or damaged gzip stream ({error})") from error
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _read(read: Callable[[int], bytes], size: int) -> bytes:
+    """Up to `size` bytes, in pieces: reading all at once sets aside memory for all that is announced."""
+    parts: list[bytes] = []
+    while size > 0 and (part := read(min(size, _PIECE))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def read_split(archives: Archives, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -123,39 +139,43 @@ def read_split(archives: Archives, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images.reshape(*images.shape[:3], -1), labels.astype(np.int32)
 
 
-def _pick(root: Path, name: str, split: str, kind: str) -> Path:
-    wanted = re.sub(r"[/_]", "-", name)
-    found: dict[str, Path] = {}
+def _choose(root: Path, name: str) -> dict[tuple[str, str], Path]:
+    """The four files of the one set in a folder, or of the one that is called `name`."""
+    sets: dict[str, dict[tuple[str, str], Path]] = {}
     for path in sorted(root.iterdir(), reverse=True):  # reversed: a plain file wins over its .gz
         match = _NAME.fullmatch(path.name)
-        if match and match["kind"] == kind and (match["split"] == "train") == (split == "train"):
-            found[re.sub(r"[/_]", "-", match["set"])] = path
-    if wanted in found:
-        return found[wanted]
-    if len(found) == 1:
-        return next(iter(found.values()))
-    example = f"{'train' if split == 'train' else 't10k'}-{kind}-idx{3 if kind == 'images' else 1}-ubyte.gz"
-    if found:
+        if match and path.is_file():
+            key = ("train" if match["split"] == "train" else "test", match["kind"])
+            sets.setdefault(_plain(match["set"]), {})[key] = path
+    if _plain(name) not in sets and len(sets) > 1:
         raise DataError(
-            f"{root}: expected one set of archives, found {', '.join(sorted(found))}; "
+            f"{root}: expected one set of archives, found {', '.join(sorted(sets))}; "
             "set --config.dataset.name to one of them"
         )
-    raise DataError(
-        f"{root}: expected an archive such as {example}, found none; put it there or set "
-        "--config.dataset.archives to the folder that holds it"
-    )
+    chosen = _plain(name) if _plain(name) in sets else next(iter(sets), "")
+    for key, usual in FILES.items():
+        if key not in sets.get(chosen, {}):
+            example = f"{chosen}-{usual}" if chosen else usual
+            raise DataError(
+                f"{root}: expected an archive such as {example}, found none; put it there or set "
+                "--config.dataset.archives to the folder that holds it"
+            )
+    return {key: sets[chosen][key] for key in FILES}
 
 
-def _check_mnist(path: Path, checksum: str) -> None:
+def _plain(name: str) -> str:
+    return re.sub(r"[/_]", "-", name)
+
+
+def _check_mnist(path: Path, registered: str, checksum: str) -> None:
     """Compares an archive of MNIST with what TFDS registers for `mnist` 3.0.1.
 
     TFDS registers the gzip files; a plain one must hold what the shipped archive unpacks to.
     """
     if path.suffix == ".gz":
-        expected = _registered_checksums().get(path.name)
+        expected = _registered_checksums()[registered]
     else:
-        shipped = SHIPPED / (path.name.replace(".idx", "-idx") + ".gz")
-        expected = hashlib.sha256(gzip.decompress(shipped.read_bytes())).hexdigest()
+        expected = hashlib.sha256(gzip.decompress((SHIPPED / registered).read_bytes())).hexdigest()
     if checksum != expected:
         raise DataError(
             f"{path}: expected the archive of mnist 3.0.1 with SHA-256 {expected}, found {checksum}; "

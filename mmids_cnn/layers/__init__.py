@@ -1,21 +1,24 @@
-"""Convolution and max-pooling in the form that a CPU runs fast, differentiable and batchable.
+"""Convolution and 2x2 max-pooling that are fast on every backend.
 
-XLA's CPU backend runs a convolution inside `lax.scan` or under `vmap` over kernels through slow emitters, and
-max-pooling's gradient as a sequential scatter. Here both are slices, elementwise operations and matrix products. On any
-other platform the native operations are lowered instead (`jax.lax.platform_dependent`).
+On a CPU the form of `layers.cpu` is lowered, on any other platform the native operations
+(`jax.lax.platform_dependent` chooses).
 
-Inside a network, activations are held *batch last* (channels, height, width, batch): each shifted slice of an image is
-then a set of long contiguous runs. `batch_last` and `flatten` convert at the borders; parameters keep Flax's shapes.
+Inside a network, activations are *batch last* (channels, height, width, batch): every slice of an image is
+then made of long contiguous runs. `batch_last` and `flatten` convert at the borders. All functions work in
+float32 and float64.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Images = Float[Array, "batch height width channels"]
-BatchLast = Float[Array, "channels height width batch"]
-Kernel = Float[Array, "rows columns in_channels out_channels"]
+from mmids_cnn.layers import cpu
+from mmids_cnn.layers.cpu import BatchLast, Images, Kernel
+
+__all__ = ["BatchLast", "Images", "Kernel", "batch_last", "conv_pool", "convolution", "flatten", "max_pool"]
 
 
 def batch_last(images: Images) -> BatchLast:
@@ -24,83 +27,56 @@ def batch_last(images: Images) -> BatchLast:
 
 
 def flatten(activations: BatchLast) -> Float[Array, "batch features"]:
-    """Flattens each image in (height, width, channel) order, as `images.reshape(batch, -1)` would."""
+    """Flattens each image in (height, width, channel) order, as `images.reshape(batch, -1)` does."""
     return activations.transpose(3, 1, 2, 0).reshape(activations.shape[3], -1)
 
 
-def convolution(images: Images, kernel: Kernel) -> Float[Array, "batch height width out_channels"]:
-    """Convolves with stride 1 and zero padding that keeps the size ("SAME"); kernel sizes must be odd."""
-    return _convolution(images.transpose(3, 1, 2, 0), kernel).transpose(3, 1, 2, 0)
+def convolution(images: Images, kernel: Kernel) -> Float[Array, "batch height width features"]:
+    """Convolves with stride 1 and the zero padding that keeps the size ("SAME"); kernel sizes must be odd."""
+    convolve = partial(lax.platform_dependent, cpu=cpu.convolution, default=_native_convolution)
+    return convolve(batch_last(images), kernel).transpose(3, 1, 2, 0)
 
 
 def max_pool(images: Images) -> Float[Array, "batch half_height half_width channels"]:
-    """Takes the maximum of each 2x2 window, stride 2, dropping an odd last row or column ("VALID").
+    """Takes the maximum of each 2x2 window, with stride 2; drops an odd last row or column ("VALID").
 
-    The gradient goes to the first maximum of a window in row-major order, as `flax.linen.max_pool`'s does.
+    The gradient goes to the first maximum of a window in row-major order, as that of `flax.linen.max_pool`
+    does.
     """
-    return _max_pool(images.transpose(3, 1, 2, 0)).transpose(3, 1, 2, 0)
+    return lax.platform_dependent(batch_last(images), cpu=cpu.max_pool, default=_native_max_pool).transpose(
+        3, 1, 2, 0
+    )
 
 
-def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, "out_channels"]) -> BatchLast:
-    """Returns `max_pool(relu(convolution(activations, kernel) + bias))` of batch-last activations, halved in size.
+def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, "features"]) -> BatchLast:
+    """Returns `max_pool(relu(convolution(activations, kernel) + bias))` for batch-last activations.
 
-    Adding a per-channel constant and `relu` are monotonic, so pooling first gives the same values and the same
-    gradients, with a quarter of the elementwise work. (Where a window's maximum is 0 after `relu`, its gradient is 0.)
+    Adding a per-channel constant and `relu` keep the order of values, so that pooling first gives the same
+    values, and the same gradients for a quarter of the work: where two pixels tie only after `relu`, its
+    gradient is zero.
+
+    Args:
+      activations: floats of shape (channels, height, width, batch).
+      kernel: floats of shape (rows, columns, channels, features); rows and columns must be odd.
+      bias: floats of shape (features,).
+
+    Returns:
+      Activations of shape (features, height // 2, width // 2, batch).
     """
-    pooled = lax.platform_dependent(activations, kernel, cpu=_conv_pool, default=_native_conv_pool)
+    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+        raise ValueError(f"expected an odd number of kernel rows and columns, got {kernel.shape[:2]}")
+    pooled = lax.platform_dependent(activations, kernel, cpu=cpu.conv_pool, default=_native_conv_pool)
     return jax.nn.relu(pooled + bias[:, None, None, None])
 
 
-def _native_conv_pool(activations: BatchLast, kernel: Kernel) -> BatchLast:
+def _native_convolution(activations: BatchLast, kernel: Kernel) -> BatchLast:
     layout = ("CHWN", "HWIO", "CHWN")
-    convolved = lax.conv_general_dilated(activations, kernel, (1, 1), "SAME", dimension_numbers=layout)
-    return lax.reduce_window(convolved, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return lax.conv_general_dilated(activations, kernel, (1, 1), "SAME", dimension_numbers=layout)
 
 
-def _conv_pool(activations: BatchLast, kernel: Kernel) -> BatchLast:
-    return _max_pool(_convolution(activations, kernel))
+def _native_max_pool(activations: BatchLast) -> BatchLast:
+    return lax.reduce_window(activations, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
-def _convolution(activations: BatchLast, kernel: Kernel) -> BatchLast:
-    """One matrix product of the kernel with every pixel's neighbourhood."""
-    rows, columns, channels, features = kernel.shape
-    _, height, width, batch = activations.shape
-    edges = ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0))
-    padded = jnp.pad(activations, edges)
-    shifts = [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
-    patches = jnp.concatenate(shifts).reshape(rows * columns * channels, -1)
-    return (kernel.reshape(-1, features).T @ patches).reshape(features, height, width, batch)
-
-
-def _quarters(activations: BatchLast) -> list[BatchLast]:
-    """The four pixels of every 2x2 window, in row-major order."""
-    height, width = activations.shape[1] // 2 * 2, activations.shape[2] // 2 * 2
-    return [activations[:, i:height:2, j:width:2] for i in range(2) for j in range(2)]
-
-
-@jax.custom_vjp
-def _max_pool(activations: BatchLast) -> BatchLast:
-    a, b, c, d = _quarters(activations)
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
-
-
-def _max_pool_forward(activations: BatchLast) -> tuple[BatchLast, tuple[BatchLast, BatchLast]]:
-    pooled = _max_pool(activations)
-    return pooled, (activations, pooled)
-
-
-def _max_pool_backward(saved: tuple[BatchLast, BatchLast], gradient: BatchLast) -> tuple[BatchLast]:
-    activations, pooled = saved
-    channels, height, width, batch = pooled.shape
-    taken, quarters = jnp.zeros(pooled.shape, bool), []
-    for quarter in _quarters(activations):
-        hit = (quarter == pooled) & ~taken  # the first maximum takes the whole gradient
-        taken |= hit
-        quarters.append(jnp.where(hit, gradient, 0))
-    upper, lower = jnp.stack(quarters[:2], 3), jnp.stack(quarters[2:], 3)
-    full = jnp.stack([upper, lower], 2).reshape(channels, 2 * height, 2 * width, batch)
-    rest = [(0, size - even) for size, even in zip(activations.shape, full.shape, strict=True)]
-    return (jnp.pad(full, rest),)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+def _native_conv_pool(activations: BatchLast, kernel: Kernel) -> BatchLast:
+    return _native_max_pool(_native_convolution(activations, kernel))

@@ -1,0 +1,58 @@
+"""The cache of compiled programs, so that later starts skip compiling.
+
+JAX writes its entries in place: a kill or a full disk leaves torn ones, of which it warns at every start ever
+after. Here such an entry is removed, and the run that met it writes it again.
+"""
+
+import contextlib
+import glob
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+_WARNING = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '(?P<name>[^']+)'")
+
+
+def use_cache(folder: str | None) -> None:
+    """Tells JAX, before it is imported, where its cache is.
+
+    Args:
+      folder: the cache; None is `mmids_cnn/compiled` in the user's cache folder, '' is no cache.
+    """
+    if folder is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        folder = str(Path(cache) / "mmids_cnn" / "compiled")
+    if not folder:
+        return
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+    # JAX's defaults skip programs that compile in under a second; ours are many small ones.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    _remove_torn_entries(Path(folder))
+
+
+def _remove_torn_entries(folder: Path) -> None:
+    """From now on an entry that JAX warns of is removed, before JAX writes it."""
+    show = warnings.showwarning
+
+    def remove(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        match = _WARNING.match(str(message))
+        if match is None:
+            show(message, category, filename, lineno, file, line)
+            return
+        with contextlib.suppress(OSError):
+            for path in folder.glob(f"{glob.escape(match['name'])}-*-cache"):
+                path.unlink()
+        print(f"note: {' '.join(str(message).split())}; compiled anew", file=sys.stderr, flush=True)
+
+    warnings.showwarning = remove

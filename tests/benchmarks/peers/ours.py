@@ -1,0 +1,65 @@
+"""This project's own training under the protocol of its peers; `--population N` trains N models at once."""
+
+import dataclasses
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import jax
+
+from mmids_cnn import config, feed, score, train
+from mmids_cnn import data as data_lib
+from protocol import Data, serve
+
+sys.path.append(str(Path(__file__).parents[3]))  # the checkout, for `experiments`
+
+from experiments import base
+
+
+class OurRunner:
+    """The reference recipe on the arrays given; images uint8 [N, 28, 28, 1]."""
+
+    def __init__(self, args: Namespace, data: Data) -> None:
+        settings = base.get_config()
+        settings.batch_size, settings.model.channels = args.batch_size, tuple(args.channels)
+        settings.seed = args.seed
+        experiment = config.resolve(settings)
+        training = data_lib.Split(data.train_images, data.train_labels)
+        test = data_lib.Split(data.test_images, data.test_labels)
+        dataset = data_lib.Dataset("mnist", {"train": training, "test": test}, 10, "")
+        if args.population == 1:
+            self.state = train.init_state(experiment, dataset)
+        else:
+            seeds = range(args.seed, args.seed + args.population)
+            members = [dataclasses.replace(experiment, seed=seed) for seed in seeds]
+            self.state = train.init_population(members, dataset)
+        self.feed = feed.make(experiment, training)
+        self.feed.compile(self.state)
+        held_out = {"test": test}
+        batch = experiment.eval.batch_size
+        self.scorer = score.Scorer(self.state.recipe.network, held_out, batch, self.state.members)
+        self.epochs = 0
+
+    def step(self) -> None:
+        """See `protocol.Runner`."""
+        self.state = jax.block_until_ready(self.feed.advance(self.state, self.epochs, 0, 1))
+
+    def prepare(self) -> None:
+        """See `protocol.Runner`."""
+        self.scorer.compile(self.state.params)
+
+    def epoch(self) -> None:
+        """See `protocol.Runner`."""
+        self.epochs += 1
+        steps = self.feed.steps_per_epoch
+        self.state = jax.block_until_ready(self.feed.advance(self.state, self.epochs, 0, steps))
+
+    def evaluate(self) -> float:
+        """See `protocol.Runner`."""
+        scores = self.scorer(self.state.params)
+        assert scores is not None
+        return float((scores["test"].correct / scores["test"].count).mean())
+
+
+if __name__ == "__main__":
+    serve(OurRunner, ["jax", "flax", "optax", "numpy"])

@@ -1,0 +1,72 @@
+"""The reference network in PyTorch: channels_last, eager or (`--compile`) through `torch.compile`.
+
+The data are resident, one tensor of bytes indexed by a permutation; there is no DataLoader.
+ReLU in place and the fused form of Adam save about a tenth and a fiftieth of a step.
+"""
+
+from argparse import Namespace
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from protocol import Data, serve
+
+EVALUATION_BATCH = 100  # the fastest of 100, 250 and 1000: larger activations leave the cache
+
+
+def network(channels: list[int]) -> nn.Sequential:
+    """Three times convolution, ReLU and pooling, then a linear map to ten logits."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise([1, *channels]):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(9 * channels[-1], 10))
+    for name, parameter in model.named_parameters():
+        nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.xavier_uniform_(parameter)
+    return model.to(memory_format=torch.channels_last)
+
+
+class TorchRunner:
+    """Training state and data; images uint8 [N, 1, 28, 28]."""
+
+    def __init__(self, args: Namespace, data: Data) -> None:
+        torch.manual_seed(args.seed)
+        self.batch_size = args.batch_size
+        self.model = network(args.channels)
+        self.forward = torch.compile(self.model) if args.compile else self.model
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
+        self.images = torch.from_numpy(data.train_images).permute(0, 3, 1, 2)
+        self.labels = torch.from_numpy(data.train_labels).long()
+        self.test_images = torch.from_numpy(data.test_images).permute(0, 3, 1, 2)
+        self.test_labels = torch.from_numpy(data.test_labels).long()
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.forward((images.float() / 255).contiguous(memory_format=torch.channels_last))
+
+    def train(self, indices: Tensor) -> None:
+        loss = nn.functional.cross_entropy(self.logits(self.images[indices]), self.labels[indices])
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def step(self) -> None:
+        self.train(torch.arange(self.batch_size))
+
+    def prepare(self) -> None:
+        self.train(torch.arange(len(self.images) % self.batch_size or self.batch_size))
+        self.step()  # a graph that became dynamic at the other size is compiled here
+        self.evaluate()
+
+    def epoch(self) -> None:
+        for indices in torch.randperm(len(self.images)).split(self.batch_size):
+            self.train(indices)
+
+    @torch.inference_mode()
+    def evaluate(self) -> float:
+        batches = self.test_images.split(EVALUATION_BATCH)
+        predicted = torch.cat([self.logits(images).argmax(1) for images in batches])
+        return float((predicted == self.test_labels).double().mean())
+
+
+if __name__ == "__main__":
+    serve(TorchRunner, ["torch", "numpy"])

@@ -1,0 +1,187 @@
+"""Generates the README's tables from the records, each between its two markers.
+
+python tests/benchmarks/table.py            # rewrites README.md
+python tests/benchmarks/table.py --check    # exits with 1 if README.md is out of date
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+
+Rows = tuple[str, list[str], list[list[str]]]  # caption, header, cells
+
+
+def spread(summary: Mapping[str, float], unit: float = 1.0) -> str:
+    """Median and range, such as "9.21 (9.05-9.80)" with an en dash, in units of `unit`."""
+    low, middle, high = (_digits(summary[name] / unit) for name in ("min", "median", "max"))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 10 else f"{value:#.3g}"
+
+
+def benchmark_rows(record: Mapping) -> Rows:
+    """The table of entrants, one a row, and the floor as the last row."""
+    machine, settings, floor = record["machine"], record["settings"], record["floor"]
+    caption = (
+        f"{machine['cpu']} ({', '.join(machine['instructions'])}), {machine['cores']} cores, "
+        f"Python {machine['python']}, {machine['date']}: {settings['images']:,} images an "
+        f"epoch, batch {settings['batch_size']}; medians of {settings['rounds']} interleaved "
+        f"rounds and {settings['starts']} starts (lowest–highest). Seconds, and MB of memory."
+    )
+    header = [
+        "",
+        "epoch",
+        "times ours",
+        "10,000 images scored",
+        "first step, cold",
+        "first step, warm",
+        "compiling",
+    ]
+    header += ["peak MB"]
+    rows = [_entrant_cells(entrant) for entrant in record["entrants"]]
+    rate = max(floor["matrix_flop_a_second"])
+    name = f"floor: {floor['flop_an_epoch'] / 1e12:.3f} TFLOP at {rate / 1e9:.0f} GFLOP/s"
+    times = [_digits(floor["epoch_seconds"]), "", _digits(floor["evaluation_seconds"])]
+    return caption, header, [*rows, [name, *times, "", "", "", ""]]
+
+
+def _entrant_cells(entrant: Mapping) -> list[str]:
+    versions = entrant["versions"]
+    library = next((name for name in ("torch", "keras", "flax") if name in versions), None)
+    name = f"{entrant['name']} ({library} {versions[library]})" if library else entrant["name"]
+    if entrant["status"] != "ok":
+        return [name, entrant["status"], "", "", "", "", "", ""]
+    figures, ratio = entrant["summary"], entrant["ratio_to_ours"].get("epoch_seconds")
+    return [
+        name,
+        spread(figures["epoch_seconds"]),
+        f"{ratio:.2f}" if ratio else "",
+        spread(figures["evaluation_seconds"]),
+        spread(figures["cold_first_step_seconds"]),
+        spread(figures["warm_first_step_seconds"]),
+        spread(figures["cold_compile_seconds"]),
+        spread(figures["peak_rss_bytes"], 1e6),
+    ]
+
+
+def scaling_rows(record: Mapping) -> Rows:
+    """The table of how cost grows, one process a row."""
+    machine = record["machine"]
+    caption = (
+        f"How cost grows, {machine['cpu']}, {machine['cores']} cores, {machine['date']}: medians "
+        f"of {record['settings']['rounds']} epochs (lowest–highest). What a row does not vary "
+        "stays at batch 128, channels 16, 32, 32 and one model."
+    )
+    header = ["varied", "value", "images an epoch", "epoch, s", "µs an image and model", "peak MB"]
+    rows = []
+    for point in record["points"]:
+        cells = ["did not run", "", ""]
+        if point["status"] == "ok":
+            cells = [spread(point["epoch_seconds"]), spread(point["image_seconds"], 1e-6)]
+            cells.append(_digits(point["peak_rss_bytes"] / 1e6))
+        rows.append([point["axis"], f"{point['value']:,}", f"{point['images']:,}", *cells])
+    return caption, header, rows
+
+
+def print_table(console: Console, caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*header, title=caption, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def markdown(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join([caption, "", *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def recipe_rows(record: Mapping) -> Rows:
+    """The table of the reference recipe over its seeds, with what it costs."""
+    runs, source = record["runs"], record["provenance"]
+    device, versions = source["device"], source["packages"]
+    scores = [100 * run["test/accuracy"] for run in runs]
+    epoch = [run["seconds/train"] / run["epoch"] for run in runs]
+    caption = (
+        f"`{record['experiment']}`, seeds {runs[0]['seed']} to {runs[-1]['seed']}, after the last epoch "
+        f"(nothing is chosen on the test split); {device['kind']}, {device['cores']} cores, jax "
+        f"{versions['jax']}, flax {versions['flax']}, Python {source['python']}; by `{record['command']}`."
+    )
+    header = [
+        "test accuracy, mean ± sd",
+        "n",
+        "each seed",
+        "epoch, s",
+        "first step, s: first start, later",
+        "peak MB",
+    ]
+    start = record["seconds_to_first_step"]
+    cells = [
+        f"{statistics.mean(scores):.3f} ± {statistics.stdev(scores):.3f} %",
+        str(len(scores)),
+        ", ".join(f"{score:.2f}" for score in scores),
+        _digits(statistics.median(epoch)),
+        f"{start['first']:.1f}, {start['second']:.1f}",
+        _digits(record["peak_rss_bytes"] / 1e6),
+    ]
+    return caption, header, [cells]
+
+
+TABLES = {
+    "results": {"base_cpu": recipe_rows},
+    "bench": {"cpu": benchmark_rows, "scaling_cpu": scaling_rows},
+}
+
+
+def generated(records: Path, marker: str) -> str:
+    """The tables of one pair of markers as Markdown; a quick record is refused: its epochs are fragments."""
+    parts = []
+    for name, rows in TABLES[marker].items():
+        path = records / f"{name}.json"
+        if not path.exists():
+            continue
+        record = json.loads(path.read_text())
+        if record.get("settings", {}).get("quick"):
+            raise SystemExit(f"table: {path} is of a --quick run; run it in full")
+        parts.append(markdown(*rows(record)))
+    if marker == "bench" and (records / "scaling.png").exists():
+        parts.append("![How cost grows](tests/benchmarks/records/scaling.png)")
+    return "\n\n".join(parts)
+
+
+def rewritten(text: str, records: Path) -> str:
+    """The README with all its tables made anew."""
+    for marker in TABLES:
+        begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+        if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+            raise SystemExit(f"table: expected {begin} and then {end}, once each, in the README")
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{generated(records, marker)}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if out of date")
+    parser.add_argument("--readme", type=Path, default=HERE.parents[1] / "README.md")
+    parser.add_argument("--records", type=Path, default=HERE / "records")
+    args = parser.parse_args()
+    text = args.readme.read_text()
+    wanted = rewritten(text, args.records)
+    if args.check and wanted != text:
+        raise SystemExit(f"table: {args.readme} is out of date; run python {Path(__file__).name}")
+    if not args.check:
+        args.readme.write_text(wanted)
+
+
+if __name__ == "__main__":
+    main()

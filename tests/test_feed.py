@@ -1,0 +1,222 @@
+"""The order of examples, and the two feeds: same examples, same bits, in whatever pieces."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Vary, digests
+
+from mmids_cnn import config as config_lib
+from mmids_cnn import data, feed, loop, train
+
+TINY = {"channels": (2,)}
+
+
+def order_of(seed: int, epoch: int, num_examples: int = 1000, batch_size: int = 128) -> np.ndarray:
+    return np.asarray(feed.epoch_order(jnp.uint32(seed), jnp.int32(epoch), num_examples, batch_size))
+
+
+def run(
+    batches: feed.Feed,
+    experiment: config_lib.Experiment,
+    dataset: data.Dataset,
+    pieces: list[tuple[int, int]],
+) -> train.TrainState:
+    """The state after pieces (first step of the run, number of steps), none of which crosses an epoch."""
+    state = train.init_state(experiment, dataset)
+    batches.compile(state)
+    for start, count in pieces:
+        epoch, first = divmod(start, batches.steps_per_epoch)
+        state = batches.advance(state, epoch, first, count)
+    return state
+
+
+def test_an_epoch_is_a_permutation_filled_up_with_zeros() -> None:
+    order = order_of(0, 0)
+    assert len(order) == 1024
+    assert sorted(order[:1000]) == list(range(1000))
+    assert not order[1000:].any()
+    assert len(order_of(0, 0, 1000, 250)) == 1000
+    assert len(order_of(0, 0, 1000, 1500)) == 1500
+
+
+def test_each_epoch_and_each_seed_has_its_own_order() -> None:
+    orders = [order_of(seed, epoch)[:1000] for seed in range(3) for epoch in range(3)]
+    for i, one in enumerate(orders):
+        for other in orders[:i]:
+            assert (one == other).mean() < 0.01  # two random permutations agree in one place of 1,000
+
+
+def test_a_step_trains_on_the_examples_that_the_order_names(vary: Vary, small: data.Dataset) -> None:
+    experiment = vary(model=TINY)
+    got = run(feed.Resident(small.splits["train"], 128), experiment, small, [(0, 8), (15, 1)])
+    state = train.init_state(experiment, small)
+    step = jax.jit(train.train_step)
+    images, labels = (jnp.asarray(array) for array in small.splits["train"])
+    for number in [*range(8), 15]:
+        epoch, index = divmod(number, 8)
+        chosen = order_of(0, epoch)[index * 128 : index * 128 + 128]
+        valid = jnp.arange(128) < (104 if index == 7 else 128)
+        state, _ = step(state, train.Batch(images[chosen], labels[chosen], valid))
+    assert int(got.sums.count) == 1104
+    assert int(got.sums.correct) == int(state.sums.correct)
+    for one, other in zip(jax.tree.leaves(got.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_allclose(
+            one, other, atol=1e-5
+        )  # another program: other roundings; a step moves 1e-3
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "channels", "pieces"),
+    [
+        (128, (16, 32, 32), [(0, 2), (2, 5), (7, 1), (8, 8)]),  # 8 steps, the last of 104; chunks of 3
+        (300, (2,), [(0, 1), (1, 3), (4, 2), (6, 2)]),  # 4 steps, the last of 100
+        (333, (2,), [(0, 4), (4, 3)]),  # 4 steps, the last of a single example
+        (1500, (2,), [(0, 1), (1, 1)]),  # more than there are
+    ],
+)
+def test_resident_and_streamed_give_the_same_bits(
+    vary: Vary,
+    small: data.Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    channels: tuple[int, ...],
+    pieces: list[tuple[int, int]],
+) -> None:
+    monkeypatch.setattr(feed, "_CHUNK_STEPS", 3)
+    experiment = vary(batch_size=batch_size, model={"channels": channels})
+    split = small.splits["train"]
+    resident = run(feed.Resident(split, batch_size), experiment, small, pieces)
+    streamed = run(feed.Streamed(split, batch_size), experiment, small, pieces)
+    assert resident.step == sum(count for _, count in pieces)
+    assert digests(resident) == digests(streamed)
+
+
+def test_chunks_are_limited_in_bytes(
+    vary: Vary, small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, split = vary(model=TINY, batch_size=250), small.splits["train"]
+    whole = run(feed.Streamed(split, 250), experiment, small, [(0, 4)])
+    monkeypatch.setattr(feed, "_CHUNK_BYTES", 2 * 250 * 784)
+    sent, put = set(), jax.device_put
+
+    def spy(arrays: tuple[np.ndarray, ...]) -> Any:
+        sent.add(arrays[0].shape)
+        return put(arrays)
+
+    monkeypatch.setattr(jax, "device_put", spy)
+    chunked = run(feed.Streamed(split, 250), experiment, small, [(0, 4)])
+    assert sent == {(2, 250, 28, 28, 1)}
+    assert digests(chunked) == digests(whole)
+
+
+@pytest.mark.parametrize(
+    ("placement", "resident_bytes", "kind"),
+    [
+        ("auto", 2**30, feed.Resident),
+        ("auto", 784_000, feed.Resident),
+        ("auto", 783_999, feed.Streamed),
+        ("resident", 0, feed.Resident),
+        ("streamed", 2**30, feed.Streamed),
+    ],
+)
+def test_placement(
+    vary: Vary,
+    small: data.Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    placement: str,
+    resident_bytes: int,
+    kind: type,
+) -> None:
+    monkeypatch.setattr(feed, "_RESIDENT_BYTES", resident_bytes)
+    assert type(feed.make(vary(dataset={"placement": placement}), small.splits["train"])) is kind
+
+
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+def test_pieces_give_the_bits_of_one_run(vary: Vary, small: data.Dataset, placement: str) -> None:
+    experiment = vary(model=TINY, dataset={"placement": placement})
+    results = [
+        run(feed.make(experiment, small.splits["train"]), experiment, small, pieces)
+        for pieces in ([(0, 8), (8, 8)], [(0, 1), (1, 7), (8, 3), (11, 5)], [(i, 1) for i in range(16)])
+    ]
+    assert digests(results[0]) == digests(results[1]) == digests(results[2])
+
+
+def test_fit_in_pieces_gives_the_bits_of_one_run(
+    vary: Vary, small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_PIECE_SECONDS", 0.0)  # steps come one by one
+    whole = list(loop.fit(vary(num_epochs=4, model=TINY), small))
+    one = list(loop.fit(vary(num_epochs=1, model=TINY), small))
+    more = loop.fit(vary(num_epochs=3, model=TINY), small, one[-1].state, scored=True)
+    point = next(point for point in more if point.step >= 11 and point.step % 8)  # stopped within an epoch
+    state = jax.tree.map(jnp.copy, point.state)
+    monkeypatch.setattr(loop, "_PIECE_SECONDS", 1e9)  # and now by the epoch
+    rest = list(loop.fit(vary(num_epochs=4, model=TINY), small, state, scored=True))
+    assert rest[0].step == point.step and rest[-1].step == 32
+    assert digests(rest[-1].state) == digests(whole[-1].state)
+    assert rest[-1].row == whole[-1].row
+    assert isinstance(whole[-1].row, dict) and whole[-1].row["train/count"] == 1000
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """Grows with every program that is compiled."""
+    found: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+def test_nothing_is_compiled_after_the_first_piece(
+    vary: Vary,
+    small: data.Dataset,
+    compilations: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    placement: str,
+) -> None:
+    # 90 divides nothing and no other test uses it: no program can have been left over by one.
+    experiment = vary(batch_size=90, num_epochs=3, model=TINY, dataset={"placement": placement})
+    counts, steps = [], []
+    for point, seconds in zip(loop.fit(experiment, small), [0.0, 0.0, 1e9, 1e9, 0.0, 1e9, 0.0], strict=True):
+        counts.append(len(compilations))
+        steps.append(point.step)
+        monkeypatch.setattr(loop, "_PIECE_SECONDS", seconds)  # how long the next piece may take
+    assert steps == [0, 1, 2, 12, 24, 25, 36]
+    assert counts[0] > 0
+    assert counts[1:] == [counts[1]] * 6
+
+
+class FailingImages(np.ndarray):
+    """Images on a disk that breaks after a number of chunks."""
+
+    chunks_left = 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, np.ndarray):
+            self.chunks_left -= 1
+            if self.chunks_left < 0:
+                raise OSError("the disk is gone")
+        return super().__getitem__(index)
+
+
+def test_an_error_while_streaming_reaches_the_caller(
+    vary: Vary, small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_CHUNK_STEPS", 3)
+    images, labels = small.splits["train"]
+    batches = feed.Streamed(data.Split(images.view(FailingImages), labels), 128)
+    experiment = vary(model=TINY)
+    state = run(batches, experiment, small, [(0, 3)])
+    assert state.step == 3
+    with pytest.raises(OSError, match="the disk is gone"):
+        batches.advance(state, 0, 3, 1)

@@ -1,0 +1,195 @@
+"""Layers against the native operations, finite differences and themselves under transformations."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+from jax.test_util import check_grads
+
+from mmids_cnn import layers, model
+
+SHAPES = [  # batch, height, width, channels, features, rows, columns
+    (4, 28, 28, 1, 16, 3, 3),  # four positions: few channels
+    (4, 14, 14, 16, 32, 3, 3),  # Winograd
+    (4, 7, 7, 32, 8, 3, 3),  # Winograd, odd sizes
+    (2, 9, 12, 3, 7, 5, 5),
+    (1, 5, 6, 8, 3, 1, 7),
+    (2, 2, 3, 6, 4, 3, 3),
+]
+
+
+def sample(shape: Any, dtype: Any = np.float32, seed: Any = 0) -> Any:
+    batch, height, width, channels, features, rows, columns = shape
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(batch, height, width, channels)).astype(dtype)
+    kernel = (
+        rng.normal(size=(rows, columns, channels, features)) / np.sqrt(rows * columns * channels)
+    ).astype(dtype)
+    return images, kernel, rng.normal(size=features).astype(dtype)
+
+
+def native_convolution(images: Any, kernel: Any) -> Any:
+    return lax.conv_general_dilated(
+        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def native_block(images: Any, kernel: Any, bias: Any) -> Any:
+    return nn.max_pool(nn.relu(native_convolution(images, kernel) + bias), (2, 2), (2, 2))
+
+
+def fast_block(images: Any, kernel: Any, bias: Any) -> Any:
+    return layers.conv_pool(layers.batch_last(images), kernel, bias).transpose(3, 1, 2, 0)
+
+
+def weighted(function: Any) -> Any:
+    """A scalar function whose gradient reaches every output with a different weight."""
+
+    def scalar(*arguments: Any) -> Any:
+        out = function(*arguments)
+        return (out * jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape)).sum()
+
+    return scalar
+
+
+def assert_same(function: Any, reference: Any, arguments: Any, tolerance: Any) -> None:
+    np.testing.assert_allclose(function(*arguments), reference(*arguments), rtol=tolerance, atol=tolerance)
+    every = tuple(range(len(arguments)))
+    gradients = jax.jit(jax.grad(weighted(function), every))(*arguments)
+    for got, expected in zip(gradients, jax.grad(weighted(reference), every)(*arguments), strict=True):
+        assert got.dtype == expected.dtype
+        np.testing.assert_allclose(
+            got, expected, rtol=tolerance, atol=tolerance * (1 + np.abs(expected).max())
+        )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolution_is_laxs(shape: Any) -> None:
+    images, kernel, _ = sample(shape)
+    assert_same(layers.convolution, native_convolution, (images, kernel), 3e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_block_is_conv_relu_pool(shape: Any) -> None:
+    assert_same(fast_block, native_block, sample(shape), 3e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES[::2])
+def test_float64_is_kept_and_exact(shape: Any) -> None:
+    with jax.enable_x64(True):
+        arguments = tuple(map(jnp.asarray, sample(shape, np.float64)))
+        assert_same(fast_block, native_block, arguments, 1e-13)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 7, 5, 3, 3, 3), (2, 5, 4, 2, 3, 5, 5)])
+def test_gradients_are_finite_differences(shape: Any) -> None:
+    with jax.enable_x64(True):
+        arguments = tuple(map(jnp.asarray, sample(shape, np.float64)))
+        check_grads(fast_block, arguments, order=1, modes=["rev"], eps=1e-6, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("height, width", [(4, 4), (5, 7), (2, 2), (3, 2)])
+def test_pooling_and_its_ties_are_flaxs(height: Any, width: Any) -> None:
+    images = (
+        np.random.default_rng(1).integers(0, 3, (3, height, width, 4)).astype(np.float32)
+    )  # many equal maxima
+    assert_same(layers.max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)), (images,), 0)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_gradient_goes_to_the_first_of_equal_maxima(place: Any) -> None:
+    window = np.where(np.arange(4) >= place, 1.0, 0.0).astype(np.float32)
+    gradient = jax.grad(lambda x: layers.max_pool(x).sum())(window.reshape(1, 2, 2, 1))
+    np.testing.assert_array_equal(gradient.ravel(), np.arange(4) == place)
+
+
+def test_rows_of_a_batch_are_independent() -> None:
+    images, kernel, bias = sample((5, 14, 14, 16, 8, 3, 3))
+    whole = fast_block(images, kernel, bias)
+    np.testing.assert_allclose(whole[2:3], fast_block(images[2:3], kernel, bias), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[1], SHAPES[3]])
+def test_vmap_over_models_is_each_model_alone(shape: Any, shared: Any) -> None:
+    each = [sample(shape, seed=seed) for seed in range(3)]
+    images, kernels, biases = map(np.stack, zip(*each, strict=True))
+    axes, images = ((None, 0, 0), images[0]) if shared else ((0, 0, 0), images)
+    both = jax.value_and_grad(weighted(fast_block), (0, 1, 2))
+    values, gradients = jax.jit(jax.vmap(both, axes))(images, kernels, biases)
+    for i in range(3):
+        value, expected = both(images if shared else images[i], kernels[i], biases[i])
+        np.testing.assert_allclose(values[i], value, rtol=1e-5)
+        for got, wanted in zip(gradients, expected, strict=True):
+            np.testing.assert_allclose(got[i], wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_vmap_over_images_is_a_batch() -> None:
+    images, kernel, bias = sample(SHAPES[1])
+    single = jax.vmap(lambda image: fast_block(image[None], kernel, bias)[0])(images)
+    np.testing.assert_allclose(single, fast_block(images, kernel, bias), rtol=1e-5, atol=1e-6)
+
+
+def test_scan_is_a_loop() -> None:
+    images, kernel, bias = sample((6, 7, 7, 8, 8, 3, 3))
+    parts = images.reshape(3, 2, *images.shape[1:])
+    gradient = jax.grad(weighted(fast_block), 1)
+    total, _ = lax.scan(
+        lambda sum_, part: (sum_ + gradient(part, kernel, bias), None), jnp.zeros_like(kernel), parts
+    )
+    expected = sum(gradient(part, kernel, bias) for part in parts)
+    np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_native_form_is_the_same() -> None:
+    images, kernel, _ = sample(SHAPES[2])
+    batch_last = layers.batch_last(images)
+    fast, native = layers.cpu.conv_pool(batch_last, kernel), layers._native_conv_pool(batch_last, kernel)
+    np.testing.assert_allclose(fast, native, rtol=1e-5, atol=1e-6)
+
+
+def test_other_platforms_get_the_native_convolution_forward_and_backward() -> None:
+    arguments = sample(SHAPES[1])
+    gradient = jax.jit(jax.vmap(jax.grad(weighted(fast_block), 1), (0, None, None)))
+    arguments = (arguments[0][:, None], *arguments[1:])
+    for platform, native in (("cpu", False), ("tpu", True), ("cuda", True)):
+        text = gradient.trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+        assert ("stablehlo.convolution" in text) == native
+        assert ("stablehlo.select_and_scatter" in text) == native
+
+
+def test_even_kernels_are_refused() -> None:
+    images, _, bias = sample(SHAPES[0])
+    with pytest.raises(ValueError, match=r"odd.*got \(2, 2\)"):
+        fast_block(images, np.zeros((2, 2, 1, 16), np.float32), bias)
+
+
+class Plain(nn.Module):
+    """The same network as everyone writes it."""
+
+    @nn.compact
+    def __call__(self, images: Any) -> Any:
+        x = images.astype(jnp.float32) / 255
+        for i, features in enumerate((16, 32, 32)):
+            x = nn.max_pool(nn.relu(nn.Conv(features, (3, 3), name=f"Conv_{i}")(x)), (2, 2), (2, 2))
+        return nn.Dense(10)(x.reshape(len(x), -1))
+
+
+def test_network_is_the_plain_one_with_its_parameters() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), np.uint8)
+    params = model.init(model.ConvNet((16, 32, 32), 3, 10), jax.random.key(0), (28, 28, 1))
+    logits = model.apply(model.ConvNet((16, 32, 32), 3, 10), params, jnp.asarray(images))
+    renamed = {name.replace("ConvPool", "Conv"): value for name, value in params.items()}
+    expected: Any = Plain().apply({"params": renamed}, images)
+    np.testing.assert_allclose(expected, logits, rtol=1e-5, atol=1e-5)
+
+
+def test_new_values_do_not_recompile() -> None:
+    step: Any = jax.jit(jax.grad(weighted(fast_block), 1))
+    for seed in range(3):
+        step(*sample(SHAPES[1], seed=seed))
+    assert step._cache_size() == 1

@@ -1,0 +1,121 @@
+"""Scoring: every example once, whatever the batch size, resident or streamed."""
+
+import jax
+import numpy as np
+import oracles
+import pytest
+from conftest import Vary, digests
+from oracles import U
+
+from mmids_cnn import data, metrics, model, score, train
+
+COUNT = 10_000
+
+
+@pytest.fixture(scope="module")
+def trained(vary: Vary, mnist: data.Dataset) -> tuple[model.ConvNet, model.Params]:
+    """A tiny network; random weights will do, if its answers are not all the same."""
+    state = train.init_state(vary(model={"channels": (2,)}), mnist)
+    return state.recipe.network, jax.tree.map(lambda x: 4 * x, state.params)
+
+
+@pytest.fixture(scope="module")
+def logits(trained: tuple[model.ConvNet, model.Params], mnist: data.Dataset) -> np.ndarray:
+    return score.logits(*trained, mnist.splits["test"].images)
+
+
+def test_logits_of_many_images(
+    trained: tuple[model.ConvNet, model.Params], mnist: data.Dataset, logits: np.ndarray
+) -> None:
+    want, error = oracles.forward(trained[1], mnist.splits["test"].images)
+    assert logits.shape == (COUNT, 10)
+    assert (abs(logits - want) <= error).all()
+    assert len(np.unique(want.argmax(-1))) > 5
+    images = mnist.splits["test"].images[:77]
+    for batch_size in (77, 30, 1000):
+        few = score.logits(*trained, images, batch_size)
+        assert few.shape == (77, 10)
+        assert (abs(few - want[:77]) <= error[:77]).all()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "resident_bytes"),
+    [
+        (1000, 2**30),
+        (999, 2**30),
+        (128, 2**30),
+        (10_000, 2**30),
+        (25_000, 2**30),  # more than there are
+        (1000, 0),
+        (999, 0),
+        (128, 0),
+        (25_000, 0),
+    ],
+)
+def test_every_example_counts_once(
+    trained: tuple[model.ConvNet, model.Params],
+    mnist: data.Dataset,
+    logits: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    resident_bytes: int,
+) -> None:
+    monkeypatch.setattr(score, "_RESIDENT_BYTES", resident_bytes)
+    split = mnist.splits["test"]
+    scores = score.Scorer(trained[0], {"test": split}, batch_size)(trained[1])
+    assert scores is not None
+    sums = scores["test"]
+    losses = oracles.cross_entropy(logits, split.labels)
+    assert sums.count == COUNT
+    assert sums.correct == (logits.argmax(-1) == split.labels).sum()
+    # A sum of 10,000 positive terms: a random walk of that many roundings. One example is 20 times as much.
+    assert sums.loss == pytest.approx(losses.sum(), rel=np.sqrt(COUNT) * U)
+
+
+def test_streamed_and_resident_scores_are_the_same_bits(
+    trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_CALL_EXAMPLES", 300)
+    splits = {name: small.splits[name] for name in ("train", "test")}
+    resident = score.Scorer(trained[0], splits, 300)(trained[1])
+    monkeypatch.setattr(score, "_RESIDENT_BYTES", 0)
+    streamed = score.Scorer(trained[0], splits, 300)(trained[1])
+    assert resident is not None and streamed is not None
+    assert [(name, int(sums.count)) for name, sums in resident.items()] == [("train", 1000), ("test", 500)]
+    assert digests(resident) == digests(streamed)
+
+
+def test_means_divide_once(logits: np.ndarray, mnist: data.Dataset) -> None:
+    labels = mnist.splits["test"].labels
+    valid, add = np.arange(COUNT) < 7000, jax.jit(metrics.sums)
+    halves = [add(logits[i], labels[i], valid[i]) for i in (slice(5000), slice(5000, None))]
+    means = (halves[0] + halves[1]).means("test")
+    right = (logits.argmax(-1) == labels)[:7000].sum()
+    assert means["test/count"] == 7000
+    assert means["test/accuracy"] == right / 7000
+    loss = oracles.cross_entropy(logits[:7000], labels[:7000]).mean()
+    assert means["test/loss"] == pytest.approx(loss, rel=np.sqrt(COUNT) * U)
+    assert metrics.Sums.zero().means("test") == {"test/loss": 0, "test/accuracy": 0, "test/count": 0}
+
+
+def test_confusion_counts_by_true_and_predicted_class(logits: np.ndarray, mnist: data.Dataset) -> None:
+    labels, predictions = mnist.splits["test"].labels, logits.argmax(-1)
+    counts = metrics.confusion(labels, predictions, 10)
+    assert counts.sum() == COUNT
+    assert counts.sum(1).tolist() == np.bincount(labels, minlength=10).tolist()
+    assert counts.sum(0).tolist() == np.bincount(predictions, minlength=10).tolist()
+    assert counts.trace() == (labels == predictions).sum()
+    assert counts[7, 2] == ((labels == 7) & (predictions == 2)).sum()
+    by_hand = metrics.confusion(np.array([0, 2, 2]), np.array([1, 2, 0]), 3)
+    assert by_hand.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
+
+
+def test_scoring_stops_when_asked(
+    trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_CALL_EXAMPLES", 200)
+    scorer = score.Scorer(trained[0], {"test": small.splits["test"]}, 100)
+    for answers in ([True], [False, True], [False, False, True]):  # 500 images are three calls
+        assert scorer(trained[1], iter(answers).__next__) is None
+    scores = scorer(trained[1], iter([False] * 3).__next__)
+    assert scores is not None and scores["test"].count == 500

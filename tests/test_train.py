@@ -1,0 +1,224 @@
+"""`train_step` and the random streams: what a step does, leaves alone and refuses."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from conftest import BatchOf, Vary, digests
+from oracles import U
+
+from mmids_cnn import config as config_lib
+from mmids_cnn import data, feed, keys, loop, model, train
+from mmids_cnn.errors import NonFiniteError
+
+STEP = jax.jit(train.train_step)
+TINY = {"channels": (2,)}
+
+
+@pytest.fixture(scope="module")
+def start(experiment: config_lib.Experiment, small: data.Dataset) -> train.TrainState:
+    """The untrained state, with b1 = 0: Adam's mean is then the last gradient itself."""
+    state = train.init_state(experiment, small)
+    return state.replace(h=state.h._replace(b1=jnp.float32(0)))
+
+
+def gradient(state: train.TrainState) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(state.opt_state[0].mu)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_equal_to_rounding(got: train.TrainState, want: train.TrainState) -> None:
+    """Gradients are sums over up to 128 * 784 pixels: roundings of either sign grow as the root of that."""
+    for name, leaf in gradient(want).items():
+        assert abs(leaf).max() > 0, name
+        assert abs(gradient(got)[name] - leaf).max() <= np.sqrt(128 * 784) * U * abs(leaf).max(), name
+    assert got.sums.loss == pytest.approx(float(want.sums.loss), rel=128 * U)
+    assert got.sums.correct == want.sums.correct
+    assert got.sums.count == want.sums.count
+
+
+def test_a_step_is_the_same_without_jit(vary: Vary, small: data.Dataset, batch_of: BatchOf) -> None:
+    state = train.init_state(vary(model=TINY, optimizer={"b1": 0.0}), small)
+    batch = batch_of(range(100), 128)
+    jitted, plain = STEP(state, batch), train.train_step(state, batch)
+    assert_equal_to_rounding(jitted[0], plain[0])
+    assert jitted[0].step == plain[0].step == 1
+    assert jitted[1].count == plain[1].count == 100
+
+
+def test_the_order_within_a_batch_changes_nothing_but_rounding(
+    start: train.TrainState, batch_of: BatchOf
+) -> None:
+    order = np.random.default_rng(0).permutation(128)
+    assert_equal_to_rounding(STEP(start, batch_of(order, 128))[0], STEP(start, batch_of(range(128), 128))[0])
+
+
+def test_a_padded_batch_of_96_counts_as_96(start: train.TrainState, batch_of: BatchOf) -> None:
+    padded, sums = STEP(start, batch_of(range(96), 128))
+    alone, _ = STEP(start, batch_of(range(96), 96))
+    assert_equal_to_rounding(padded, alone)
+    batch = batch_of(range(96), 96)
+    images, labels = np.asarray(batch.images), np.asarray(batch.labels)
+    loss, error = oracles.loss_sum(start.params, images, labels)
+    assert abs(sums.loss - loss) <= error < 1e-3 * loss / 96
+    assert sums.count == 96
+    assert sums.correct == (oracles.forward(start.params, images)[0].argmax(-1) == labels).sum()
+
+
+def test_the_gradient_of_a_padded_batch_is_a_mean_over_96(start: train.TrainState, batch_of: BatchOf) -> None:
+    batch = batch_of(range(96), 128)
+    got = gradient(STEP(start, batch)[0])["['Dense_0']['bias']"]
+    logits, error = oracles.forward(start.params, np.asarray(batch.images[:96]))
+    each = oracles.softmax(logits) - np.eye(10)[np.asarray(batch.labels[:96])]
+    assert (abs(got - each.mean(0)) <= error.max() + 96 * U * abs(each).mean(0)).all()
+
+
+def test_what_fills_up_a_batch_changes_no_bit(start: train.TrainState, batch_of: BatchOf) -> None:
+    black, garbage = batch_of(range(96), 128), batch_of(range(500, 628), 128)
+    garbage = jax.tree.map(lambda real, junk: real.at[96:].set(junk[96:]), black, garbage)
+    garbage = garbage._replace(valid=black.valid)
+    assert digests(garbage.images) != digests(black.images)
+    assert digests(STEP(start, garbage)) == digests(STEP(start, black))
+
+
+def test_sums_add_up_over_steps_and_restart_with_the_epoch(
+    start: train.TrainState, batch_of: BatchOf
+) -> None:
+    state, first = STEP(start, batch_of(range(128), 128))
+    state, second = STEP(state, batch_of(range(96), 128))
+    assert state.sums.count == 224
+    assert state.sums.loss == first.loss + second.loss
+    assert state.sums.correct == first.correct + second.correct
+    again = train.begin_epoch(state)
+    assert digests(again.sums) == digests(start.sums)
+    assert digests(again.replace(sums=state.sums)) == digests(state)
+
+
+def test_label_smoothing_draws_targets_towards_the_mean(start: train.TrainState, batch_of: BatchOf) -> None:
+    batch = batch_of(range(128), 128)
+    smooth = start.replace(h=start.h._replace(label_smoothing=jnp.float32(0.25)))
+    state, sums = STEP(smooth, batch)
+    logits, error = oracles.forward(start.params, np.asarray(batch.images))
+    target = 0.75 * np.eye(10)[np.asarray(batch.labels)] + 0.025
+    want = (oracles.softmax(logits) - target).mean(0)
+    got = gradient(state)["['Dense_0']['bias']"]
+    assert (abs(got - want) <= error.max() + 128 * U).all()
+    assert sums.loss == STEP(start, batch)[1].loss  # the loss that is reported is the plain one
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+def test_without_weights_the_loss_is_ln_10(
+    start: train.TrainState, batch_of: BatchOf, smoothing: float
+) -> None:
+    state = start.replace(params=jax.tree.map(jnp.zeros_like, start.params))
+    state = state.replace(h=state.h._replace(label_smoothing=jnp.float32(smoothing)))
+    _, sums = STEP(state, batch_of(range(128), 128))
+    assert sums.loss == pytest.approx(128 * np.log(10), rel=128 * U)
+
+
+def test_an_image_does_not_see_the_others_of_its_batch(start: train.TrainState, batch_of: BatchOf) -> None:
+    apply = jax.jit(model.apply, static_argnums=0)
+    one, other = batch_of(range(128), 128).images, batch_of(range(128, 256), 128).images
+    network = start.recipe.network
+    mixed = apply(network, start.params, other.at[5].set(one[5]))
+    alone = apply(network, start.params, one)
+    assert digests(mixed[5]) == digests(alone[5])
+    assert not (mixed == alone)[np.arange(128) != 5].all(-1).any()
+
+
+def scaled(state: train.TrainState, scales: dict[str, float]) -> train.TrainState:
+    params = {name: {k: v * scales[name] for k, v in layer.items()} for name, layer in state.params.items()}
+    return state.replace(params=params)
+
+
+LARGE_LOSS = {"ConvPool_0": 1e13, "ConvPool_1": 1e13, "ConvPool_2": 1e13, "Dense_0": 1e13}
+LARGE_GRADIENT = {"ConvPool_0": 1e-30, "ConvPool_1": 1e15, "ConvPool_2": 1e15, "Dense_0": 1e15}
+
+
+@pytest.mark.parametrize("scales", [LARGE_LOSS, LARGE_GRADIENT], ids=["loss", "gradient"])
+def test_a_step_that_is_not_finite_freezes_the_state(
+    start: train.TrainState, batch_of: BatchOf, scales: dict[str, float]
+) -> None:
+    # Weights so large that ink overflows float32, while a black image gives logits of 0.
+    before = scaled(start, scales)
+    before = before.replace(opt_state=STEP(start, batch_of(range(128), 128))[0].opt_state)
+    failed, sums = STEP(before, batch_of(range(128), 128))
+    assert np.isfinite(sums.loss) == (scales is LARGE_GRADIENT)
+    assert failed.nonfinite == 1
+    assert digests(failed.replace(nonfinite=before.nonfinite)) == digests(before)
+    black = batch_of([], 128)._replace(valid=jnp.ones(128, bool))
+    later, sums = STEP(failed, black)
+    assert sums.loss == pytest.approx(128 * np.log(10), rel=128 * U)  # finite, and yet
+    assert digests(later) == digests(failed)
+
+
+def test_a_step_that_is_not_finite_is_skipped(vary: Vary, small: data.Dataset, batch_of: BatchOf) -> None:
+    experiment = vary(train={"on_nonfinite": "skip"}, model=TINY, optimizer={"b1": 0.0})
+    before = scaled(train.init_state(experiment, small), {"ConvPool_0": 1e25, "Dense_0": 1e25})
+    skipped, sums = STEP(before, batch_of(range(128), 128))
+    assert not np.isfinite(sums.loss)
+    assert (skipped.step, skipped.nonfinite) == (1, 1)
+    assert digests(skipped.replace(step=before.step, nonfinite=before.nonfinite)) == digests(before)
+    black = batch_of([], 128)._replace(valid=jnp.ones(128, bool))
+    later, _ = STEP(skipped, black)
+    assert (later.step, later.nonfinite, later.sums.count) == (2, 1, 128)
+    moved = later.params["Dense_0"]["bias"] - before.params["Dense_0"]["bias"]
+    assert (abs(moved) > 0.9e-3).all()  # Adam's first step: the rate, 1e-3
+
+
+@pytest.mark.parametrize(("step", "where"), [(0, r"step 1 \(epoch 1\)"), (12, r"step 13 \(epoch 2\)")])
+def test_fit_stops_where_training_diverges(vary: Vary, small: data.Dataset, step: int, where: str) -> None:
+    experiment = vary(num_epochs=3, optimizer={"learning_rate": 1e30}, model=TINY)
+    state = train.init_state(experiment, small).replace(step=jnp.int32(step))
+    with pytest.raises(NonFiniteError, match=where):
+        list(loop.fit(experiment, small, state))
+
+
+def test_fit_goes_on_where_it_is_told_to_skip(vary: Vary, small: data.Dataset) -> None:
+    settings: dict[str, Any] = {"optimizer": {"learning_rate": 1e30}, "train": {"on_nonfinite": "skip"}}
+    experiment = vary(num_epochs=2, model=TINY, **settings)
+    *_, last = loop.fit(experiment, small)
+    assert (last.step, last.state.step, last.state.nonfinite) == (16, 16, 15)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.state.params))
+
+
+def train_three_steps(experiment: config_lib.Experiment, dataset: data.Dataset) -> train.TrainState:
+    batches = feed.make(experiment, dataset.splits["train"])
+    state = train.init_state(experiment, dataset)
+    batches.compile(state)
+    return batches.advance(state, 0, 0, 3)
+
+
+def test_a_seed_gives_the_same_bits_again_and_another_seed_others(vary: Vary, small: data.Dataset) -> None:
+    states = [train_three_steps(vary(seed=seed, model=TINY), small) for seed in (3, 3, 4)]
+    same, again, other = (digests(state.params) for state in states)
+    assert same == again
+    assert all(same[name] != other[name] for name in same)
+
+
+def test_seeds_begin_with_different_weights(vary: Vary, small: data.Dataset) -> None:
+    one, other = (train.init_state(vary(seed=seed), small).params for seed in (0, 1))
+    for layer in one:
+        first, second = (np.asarray(params[layer]["kernel"]) for params in (one, other))
+        # Independent numbers differ by sqrt(2) of their spread.
+        assert np.std(first - second) == pytest.approx(np.sqrt(2) * np.std(first), rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["params", "order"])
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+def test_a_seed_is_the_same_as_python_number_and_as_array(seed: int, name: str) -> None:
+    number, array = keys.stream(seed, name), keys.stream(jnp.uint32(seed), name)
+    assert jax.random.key_data(number).tolist() == jax.random.key_data(array).tolist()
+
+
+def test_no_two_keys_of_any_seed_stream_or_index_are_equal() -> None:
+    def of_seed(seed: jax.Array) -> jax.Array:
+        streams = [keys.stream(seed, name) for name in ("params", "order")]
+        elements = [jax.random.fold_in(stream, i) for stream in streams for i in range(20)]
+        return jax.random.key_data(jnp.stack([*streams, *elements]))
+
+    found = np.asarray(jax.vmap(of_seed)(jnp.arange(500, dtype=jnp.uint32))).reshape(-1, 2)
+    assert len(np.unique(found, axis=0)) == len(found) == 500 * 42

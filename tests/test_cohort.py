@@ -18,8 +18,8 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 # half of the members, and all. A CPU takes members one after another, with the bits of their solo runs.
 # Where `vmap` takes them at once, gradients are summed in another order, a few units in the last place (6e-8)
 # apart. Now and then that decides which of two pixels of a pooling window is the larger; Adam, whose steps
-# depend on the sign of a gradient more than on its size, makes much of it: 8e-3 was seen of one member of four
-# after 100 steps.
+# depend on the sign of a gradient more than on its size, makes much of it: 8e-3 was seen of one member of
+# four after 100 steps.
 TOLERANCES = {1: (1e-6, 1e-6), 10: (2e-6, 2e-5), 100: (1e-5, 5e-2)}
 
 

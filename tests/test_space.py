@@ -47,7 +47,7 @@ BAD = [
     (RATE, "uniform(1e-4, 1e-1)", "expected choice(...) or integers(...) for a grid"),
     (RATE, "integers(1, 3)", "expected values like 0.001"),
     (SPACE + "batch_size", "uniform(8, 64)", "expected values like 50"),
-    (SPACE + "batch_size", "integers(0, 64)", "expected an integer >= 1, got 0"),
+    (SPACE + "batch_size", "integers(0, 64)", "expected an integer from 1 to 2**20, got 0"),
     (SPACE + "batch_size", "integers(1, 1000000)", "expected at most 10,000 integers"),
     (SPACE + "batch_size", "integers(1.0, 2.0)", "expected two integers"),
     (SPACE + "model.kernel_size", "integers(1, 7)", "expected an odd integer >= 1, got 2"),

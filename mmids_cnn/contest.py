@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmids_cnn import cohort, data, executor, files, provenance, report, run, search
 from mmids_cnn import config as config_lib
+from mmids_cnn import data, executor, files, population, provenance, report, run, search
 from mmids_cnn.board import Board
 from mmids_cnn.errors import NonFiniteError
 from mmids_cnn.executor import Executor
@@ -29,7 +29,7 @@ def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Termin
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
     terminal.note(f"data: {dataset.name}, {sizes}, fingerprint {dataset.fingerprint[:16]}")
     for settings in plan.borders():
-        cohort.program(plan.member(settings, plan.experiment.seed), dataset)
+        population.program(plan.member(settings, plan.experiment.seed), dataset)
     rows = [(axis.leaf, axis.text) for axis in plan.axes]
     terminal.table("", ("setting", "space"), rows or [("none", "the experiment as it is")])
     sweep = plan.sweep
@@ -188,7 +188,7 @@ class Contest:
             for trial in trials.values()
             for seed in plan.confirm_seeds
         }
-        dataset = cohort.load(next(iter(experiments.values())).dataset, "test")
+        dataset = population.load(next(iter(experiments.values())).dataset, "test")
         self._board.doing = "confirming, "
         for trial in trials.values():
             self._board.trial(trial.number, trial.settings, "waiting")

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from mmids_cnn import cohort, interrupt, loop
+from mmids_cnn import interrupt, loop, population
 from mmids_cnn.errors import FaultError, UserError
 from mmids_cnn.plan import Sweep
 
@@ -27,17 +27,17 @@ class Update(NamedTuple):
 class Listener(Protocol):
     """Is told how the jobs fare. Each method may raise, which ends the work."""
 
-    def progress(self, job: cohort.Job, update: Update, part: cohort.Part | None) -> None:
+    def progress(self, job: population.Job, update: Update, part: population.Part | None) -> None:
         """A job is so far; `part` can be saved, where the work is done in this process."""
 
     def poll(self) -> None:
         """Nothing new; called about twice a second."""
 
-    def finished(self, job: cohort.Job, outcome: cohort.Outcome) -> None:
+    def finished(self, job: population.Job, outcome: population.Outcome) -> None:
         """A job is done."""
 
 
-Executor = Callable[[Sequence[cohort.Job], Listener], None]
+Executor = Callable[[Sequence[population.Job], Listener], None]
 
 
 @contextlib.contextmanager
@@ -50,16 +50,16 @@ def make(sweep: Sweep) -> Iterator[Executor]:
         yield _Ray(sweep.populations_per_device)
 
 
-def local(jobs: Sequence[cohort.Job], listener: Listener) -> None:
+def local(jobs: Sequence[population.Job], listener: Listener) -> None:
     """Trains the jobs one after another in this process."""
     for job in jobs:
-        for part in cohort.run(job, lambda: interrupt.requested() is not None):
+        for part in population.run(job, lambda: interrupt.requested() is not None):
             listener.progress(job, _update(part), part)
             if part.finished:
                 listener.finished(job, part.outcome(with_state=job.goes_on))
 
 
-def _update(part: cohort.Part) -> Update:
+def _update(part: population.Part) -> Update:
     return Update(part.point.epoch, part.point.images, tuple(one[-1] if one else None for one in part.rows))
 
 
@@ -134,7 +134,7 @@ class _Ray:
         beside = strategies.NodeAffinitySchedulingStrategy(here, soft=True)
         self._notes = ray.remote(num_cpus=0, scheduling_strategy=beside)(_Notes).remote()
 
-    def __call__(self, jobs: Sequence[cohort.Job], listener: Listener) -> None:
+    def __call__(self, jobs: Sequence[population.Job], listener: Listener) -> None:
         """Sends the jobs out and waits for them, in whichever order they end."""
         ray, names = self._ray, {job.name: job for job in jobs}
         pending = {self._task.remote(job, self._notes): job for job in jobs}
@@ -152,7 +152,7 @@ class _Ray:
             for reference in pending:
                 ray.cancel(reference, force=True)
 
-    def _result(self, job: cohort.Job, reference: Any) -> cohort.Outcome:
+    def _result(self, job: population.Job, reference: Any) -> population.Outcome:
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
@@ -186,8 +186,8 @@ class _Notes:
         return list(notes.items())
 
 
-def _work(job: cohort.Job, notes: Any) -> cohort.Outcome:
-    for part in cohort.run(job):
+def _work(job: population.Job, notes: Any) -> population.Outcome:
+    for part in population.run(job):
         notes.put.remote(job.name, _update(part))
         if part.finished:
             return part.outcome(with_state=job.goes_on)

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Int, Int32
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, keys, population
+from mmids_cnn import data, keys, mapping
 from mmids_cnn.train import Batch, TrainState, steps_per_epoch, train_step
 
 _RESIDENT_BYTES = 2**30  # what 'auto' puts on the device at most
@@ -84,9 +84,9 @@ def steps_streamed(
 def _resident_program(batch_size: int, members: int | None) -> Any:
     """One jitted function for all feeds alike: JAX compiles it once for equal shapes."""
     steps: Any = functools.partial(steps_resident, batch_size=batch_size)
+    each = mapping.over_members(lambda member, *shared: steps(*member, *shared), members)
 
     def advance(state: TrainState, order: Array, *shared: Array) -> TrainState:
-        each = population.over_members(lambda member, *shared: steps(*member, *shared), members)
         return each((state, order), *shared)
 
     return jax.jit(advance, donate_argnums=0)

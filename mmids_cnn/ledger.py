@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmids_cnn import checkpoint, files
-from mmids_cnn.cohort import Outcome, Progress, State
+from mmids_cnn.population import Outcome, Progress, State
 from mmids_cnn.search import Result
 
 

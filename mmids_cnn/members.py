@@ -4,13 +4,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from mmids_cnn import cohort, data, interrupt
 from mmids_cnn import config as config_lib
+from mmids_cnn import data, interrupt, population
 from mmids_cnn.board import Board
-from mmids_cnn.cohort import Job, Outcome, Part
 from mmids_cnn.errors import RunError
 from mmids_cnn.executor import Executor, Update
 from mmids_cnn.ledger import Ledger, Member
+from mmids_cnn.population import Job, Outcome, Part
 
 
 class Members:
@@ -111,7 +111,7 @@ class Members:
         """Members by program, in the order of their first one."""
         groups: dict[object, list[Member]] = {}
         for member in members:
-            key = cohort.program(self._experiments[member], self._dataset)
+            key = population.program(self._experiments[member], self._dataset)
             groups.setdefault(key, []).append(member)
         return list(groups.values())
 

@@ -14,7 +14,7 @@ _SWEPT = ("num_epochs", "batch_size", "model.", "optimizer.", "train.")  # leave
 
 def is_sweep(config: Any) -> bool:
     """Whether a config tree has a sweep section."""
-    return config is not None and "sweep" in config
+    return hasattr(config, "items") and "sweep" in config
 
 
 def resolve(config: Mapping[str, Any] | Any) -> Plan:

@@ -84,21 +84,6 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
     return result if result and result["epoch"] >= experiment.num_epochs else None
 
 
-def require_writable(workdir: Path) -> None:
-    """Raises a `RunError` unless the folder can be written, or made."""
-    try:
-        existing = next(path for path in (workdir, *workdir.parents) if path.exists())
-    except OSError as error:  # a name that is too long, for one
-        raise RunError(
-            f"workdir: expected a folder that can be written, found {error.strerror} for "
-            f"{workdir}; set --workdir to another"
-        ) from None
-    if not existing.is_dir() or not files.writable(existing):
-        raise RunError(
-            f"workdir: expected a folder that can be written, found {existing}; set --workdir to another"
-        )
-
-
 def require_same(workdir: Path, before: config_lib.Experiment, now: config_lib.Experiment) -> None:
     """Raises `RunError` unless a run that began with one configuration may go on with another."""
     changed = config_lib.differences(before, now)
@@ -129,6 +114,21 @@ def _intact(workdir: Path, name: str) -> dict[str, Any] | None:
         return dict(content)
     except (RunError, ConfigError, LookupError, TypeError, ValueError):
         return None
+
+
+def require_writable(workdir: Path) -> None:
+    """Raises a `RunError` unless the folder can be written, or made."""
+    try:
+        existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+    except OSError as error:  # a name that is too long, for one
+        raise RunError(
+            f"workdir: expected a folder that can be written, found {error.strerror} for "
+            f"{workdir}; set --workdir to another"
+        ) from None
+    if not existing.is_dir() or not files.writable(existing):
+        raise RunError(
+            f"workdir: expected a folder that can be written, found {existing}; set --workdir to another"
+        )
 
 
 def _longer(before: config_lib.Experiment, now: config_lib.Experiment) -> bool:

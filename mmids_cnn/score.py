@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from mmids_cnn import data, metrics, model, population
+from mmids_cnn import data, mapping, metrics, model
 
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
 _CALL_EXAMPLES = 2000  # scored before anybody is asked whether to stop
@@ -47,13 +47,9 @@ def add_slices(
 @functools.cache
 def _program(network: model.ConvNet, size: int, members: int | None) -> Any:
     """One jitted function for all scorers alike: JAX compiles it once for equal shapes."""
-    slices: Any = functools.partial(add_slices, network=network, size=size)
-
-    def add(params: model.Params, sums: metrics.Sums, *shared: Array) -> metrics.Sums:
-        each = population.over_members(lambda member, *shared: slices(*member, *shared), members)
-        return each((params, sums), *shared)
-
-    return jax.jit(add)
+    add: Any = functools.partial(add_slices, network=network, size=size)
+    each = mapping.over_members(lambda member, *shared: add(*member, *shared), members)
+    return jax.jit(lambda params, sums, *shared: each((params, sums), *shared))
 
 
 class Scorer:
@@ -68,7 +64,7 @@ class Scorer:
     ) -> None:
         self._network, self._members = network, members
         self._splits = dict(splits)
-        self._size = {name: min(batch_size, len(s.labels)) for name, s in splits.items()}
+        self._size = {name: min(batch_size, len(split.labels)) for name, split in splits.items()}
         for name, split in splits.items():
             if split.images.nbytes <= _RESIDENT_BYTES:
                 self._splits[name] = jax.device_put(split)

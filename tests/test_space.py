@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import architecture_sweep, lr_sweep, seeds
-from mmids_cnn import cohort, planning, space
 from mmids_cnn import config as config_lib
 from mmids_cnn import plan as plan_lib
+from mmids_cnn import planning, population, space
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.optimizer import Hyperparams
 
@@ -128,8 +128,8 @@ def test_bad_space_on_the_command_line_is_one_line_before_jax(command_line: Comm
 
 
 def test_traced_leaves_are_those_that_members_may_differ_in() -> None:
-    assert sorted(leaf.rpartition(".")[2] for leaf in cohort.TRACED) == sorted(Hyperparams._fields)
-    assert set(config_lib.flatten(sweeping.make(FOLDER).experiment)) > cohort.TRACED
+    assert sorted(leaf.rpartition(".")[2] for leaf in population.TRACED) == sorted(Hyperparams._fields)
+    assert set(config_lib.flatten(sweeping.make(FOLDER).experiment)) > population.TRACED
 
 
 def test_choices_are_held_as_the_leaf_holds_them() -> None:

@@ -263,7 +263,7 @@ def test_damaged_state_is_noticed_and_trained_anew(
 def test_results_do_not_depend_on_population(
     folder: Path, whole: tuple[plan.Plan, Path], tmp_path: Path
 ) -> None:
-    """On a CPU, which takes members one after another, not in a bit; see `test_cohort` for `vmap`."""
+    """On a CPU, which takes members one after another, not in a bit; see `test_population` for `vmap`."""
     a_plan, workdir = whole
     for size in (1, 7):
         other = sweeping.make(folder, **HALVING, sweep__population=size, sweep__confirm_seeds=0)

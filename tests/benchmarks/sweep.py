@@ -51,19 +51,19 @@ def experiments(trials: int) -> list[Any]:
 
 def arm(name: str, size: int, trials: int, images: int) -> dict[str, Any]:
     """Trains in this process; returns what it took."""
-    from mmids_cnn import cohort, data, loop, train
+    from mmids_cnn import data, loop, population, train
 
     some = experiments(trials)
     whole = data.load(some[0].dataset)
     some_images = data.Split(*(array[: images - VALIDATION] for array in whole.splits["train"]))
     splits = {"train": some_images, "validation": whole.splits["validation"]}
     dataset = dataclasses.replace(whole, splits=splits)
-    cohort.load = lambda *_: dataset  # type: ignore[assignment]
+    population.load = lambda *_: dataset  # type: ignore[assignment]
     seconds: dict[str, float] = {}
     if name == "population":
         for start in range(0, trials, size):
-            job = cohort.Job("", tuple(some[start : start + size]), 1, "validation")
-            part = list(cohort.run(job))[-1]
+            job = population.Job("", tuple(some[start : start + size]), 1, "validation")
+            part = list(population.run(job))[-1]
             _add(seconds, dataclasses.asdict(part.point.seconds))
     else:
         for experiment in some:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import Vary, digests
 
-from mmids_cnn import cohort, data, feed, train
 from mmids_cnn import config as config_lib
+from mmids_cnn import data, feed, population, train
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -37,7 +37,7 @@ def trained(state: train.TrainState, experiment: config_lib.Experiment, split: d
 
 
 def vmapped(function: Callable[..., Any], count: int | None) -> Callable[..., Any]:
-    """What `population.over_members` does where there is no CPU."""
+    """What `mapping.over_members` does where there is no CPU."""
     if count is None:
         return function
 
@@ -66,7 +66,7 @@ def test_member_equals_its_solo_run_after_1_10_and_100_steps(
     at_once: bool, small: data.Dataset, vary: Vary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if at_once:
-        monkeypatch.setattr(feed.population, "over_members", vmapped)
+        monkeypatch.setattr(feed.mapping, "over_members", vmapped)
         monkeypatch.setattr(feed, "_resident_program", feed._resident_program.__wrapped__)
     experiments = members(vary)
     together = train.init_population(experiments, small)
@@ -116,16 +116,16 @@ def test_equal_programs_are_compiled_once_in_a_process(small: data.Dataset, vary
             compiled.append(event)
 
     experiments = members(vary)
-    job = cohort.Job("job", tuple(experiments), 1, "validation")
+    job = population.Job("job", tuple(experiments), 1, "validation")
     splits = {"train": small.splits["train"], "validation": small.splits["test"]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cohort, "load", lambda *_: dataclasses.replace(small, splits=splits))
-        for _ in cohort.run(job):
+        patch.setattr(population, "load", lambda *_: dataclasses.replace(small, splits=splits))
+        for _ in population.run(job):
             pass
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:
             others = tuple(dataclasses.replace(one, seed=one.seed + 7) for one in experiments)
-            parts = list(cohort.run(dataclasses.replace(job, experiments=others)))
+            parts = list(population.run(dataclasses.replace(job, experiments=others)))
         finally:
             jax.monitoring.unregister_event_duration_listener(listen)
     assert parts[-1].finished

@@ -42,7 +42,10 @@ Executor = Callable[[Sequence[population.Job], Listener], None]
 
 @contextlib.contextmanager
 def make(sweep: Sweep) -> Iterator[Executor]:
-    """The executor that the configuration asks for; what it needs is there until the block ends."""
+    """The executor that the configuration asks for; what it needs is there until the block ends.
+
+    To be entered before JAX is used: Ray forks, and its driver leaves accelerators to the workers.
+    """
     if sweep.executor == "local":
         yield local
         return

@@ -51,19 +51,20 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
         return finished
     dataset = data.load(plan.experiment.dataset, terminal.report)
 
-    from mmids_cnn import contest  # JAX: imported once the input is known to be right
+    from mmids_cnn import contest, executor  # JAX: imported once the input is known to be right
 
-    contest.introduce(plan, dataset, workdir, terminal)
-    with files.faults(f"opening {workdir}"):
-        workdir.mkdir(parents=True, exist_ok=True)
-    with files.lock(workdir / ".lock"), files.faults(f"writing to {workdir}"):
-        check(workdir, plan)  # again, now that no other run can be at work here
-        files.write_json(workdir / PLAN, plan.to_dict())
-        with contextlib.closing(
-            contest.Contest(plan, dataset, workdir, terminal, study_name(plan, workdir))
-        ) as it:
-            best = it.run()
-        terminal.say(best["summary"])
+    with executor.make(plan.sweep) as execute:
+        contest.introduce(plan, dataset, workdir, terminal)
+        with files.faults(f"opening {workdir}"):
+            workdir.mkdir(parents=True, exist_ok=True)
+        with files.lock(workdir / ".lock"), files.faults(f"writing to {workdir}"):
+            check(workdir, plan)  # again, now that no other run can be at work here
+            files.write_json(workdir / PLAN, plan.to_dict())
+            name = study_name(plan, workdir)
+            at_work = contest.Contest(plan, dataset, workdir, terminal, name, execute)
+            with contextlib.closing(at_work):
+                best = at_work.run()
+    terminal.say(best["summary"])
     return best
 
 

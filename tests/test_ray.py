@@ -16,6 +16,9 @@ from mmids_cnn import executor
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # addresses on 127.0.0.1, as `executor` sets it
 
+# This process has used JAX before; what Ray forks runs another program at once.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 LEAVES: dict[str, Any] = {
     "sweep__population": 2,
     "sweep__confirm_seeds": 0,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, executor, files, population, provenance, report, run, search
+from mmids_cnn import data, files, population, provenance, report, run, search
 from mmids_cnn.board import Board
 from mmids_cnn.errors import NonFiniteError
 from mmids_cnn.executor import Executor
@@ -45,10 +45,16 @@ class Contest:
     """Tries the settings of a plan and confirms the best, in a folder that this process has locked."""
 
     def __init__(
-        self, plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Terminal, name: str
+        self,
+        plan: Plan,
+        dataset: data.Dataset,
+        workdir: Path,
+        terminal: Terminal,
+        name: str,
+        execute: Executor,
     ) -> None:
         self._plan, self._dataset = plan, dataset
-        self._workdir, self._terminal = workdir, terminal
+        self._workdir, self._execute = workdir, execute
         self._study = search.Study(plan, workdir, name)
         self._board = Board(terminal, plan.sweep.metric, *self._work())
         self._ledger = Ledger(workdir / POPULATIONS, terminal.say)
@@ -66,27 +72,26 @@ class Contest:
           NonFiniteError: every trial diverged.
         """
         plan, workdir = self._plan, self._workdir
-        with executor.make(plan.sweep) as execute:
-            files.write_json(workdir / run.PROVENANCE, provenance.collect(plan.experiment, self._dataset))
-            self._ledger.adopt(self._study.results())
-            for batch in self._study.batches():
-                self._try(self._study.ask(batch), execute)
-            results = self._study.results()
-            winner = best(results, plan.sweep.direction) if plan.axes else OWN
-            if winner is None:
-                self._board.close()
-                report.write(plan, workdir, results, None, {})
-                raise NonFiniteError(
-                    f"sweep: expected a trial that stays finite, found none among {len(results)}; see "
-                    f"{workdir / report.REPORT}, and lower the learning rates in config.sweep.space"
-                )
-            confirmed = self._confirm(winner, execute)
+        files.write_json(workdir / run.PROVENANCE, provenance.collect(plan.experiment, self._dataset))
+        self._ledger.adopt(self._study.results())
+        for batch in self._study.batches():
+            self._try(self._study.ask(batch))
+        results = self._study.results()
+        winner = best(results, plan.sweep.direction) if plan.axes else OWN
+        if winner is None:
+            self._board.close()
+            report.write(plan, workdir, results, None, {})
+            raise NonFiniteError(
+                f"sweep: expected a trial that stays finite, found none among {len(results)}; see "
+                f"{workdir / report.REPORT}, and lower the learning rates in config.sweep.space"
+            )
+        confirmed = self._confirm(winner)
         self._board.close()
         self._ledger.drop_states()
         self._confirmed.drop_states()
         return report.write(plan, workdir, results, winner, confirmed)
 
-    def _try(self, trials: Sequence[Trial], execute: Executor) -> None:
+    def _try(self, trials: Sequence[Trial]) -> None:
         """Trains a batch of trials, rung by rung, and tells the study of each as soon as it is settled."""
         plan = self._plan
         results = {result.number: result for result in self._study.results()}
@@ -105,7 +110,7 @@ class Contest:
             plan.sweep.population,
             self._dataset,
             self._ledger,
-            execute,
+            self._execute,
             self._board,
         )
         alive = list(trials)
@@ -144,8 +149,8 @@ class Contest:
             return
         result = self._result(trial, rung)
         curves = [{row["epoch"]: row for row in one["rows"]} for one in result.seeds]
-        epochs = sorted(set.intersection(*map(set, curves)))
         metric = self._plan.sweep.metric
+        epochs = [e for e in curves[0] if all(rows.get(e, {}).get(metric) is not None for rows in curves)]
         curve = {int(e): math.fsum(rows[e][metric] for rows in curves) / len(curves) for e in epochs}
         self._study.tell(result, curve)
         self._board.trial(trial.number, trial.settings, result.state, result.value)
@@ -159,11 +164,10 @@ class Contest:
             rows = [row for row in entry.rows if rung is None or row["epoch"] <= rung]
             there = rung is not None and bool(rows) and rows[-1]["epoch"] == rung
             diverged = None if there else entry.diverged  # what became of it after the rung does not count
-            finite = diverged is None and math.isfinite(rows[-1][self._plan.sweep.metric])
             seeds.append(
                 {
                     "seed": member.seed,
-                    "value": rows[-1][self._plan.sweep.metric] if finite else None,
+                    "value": rows[-1][self._plan.sweep.metric] if diverged is None else None,
                     "diverged": diverged,
                     "fingerprint": entry.fingerprint,
                     "rows": rows,
@@ -175,7 +179,7 @@ class Contest:
         state = search.COMPLETE if rung is None else search.PRUNED
         return Result(trial.number, trial.settings, state, math.fsum(values) / len(values), seeds)
 
-    def _confirm(self, winner: Result, execute: Executor) -> dict[str, list[dict[str, Any]]]:
+    def _confirm(self, winner: Result) -> dict[str, list[dict[str, Any]]]:
         """Trains the winner, and the experiment's own setting, anew; the test split is scored here alone."""
         plan = self._plan
         if not plan.sweep.confirm_seeds:
@@ -194,7 +198,7 @@ class Contest:
         for trial in trials.values():
             self._board.trial(trial.number, trial.settings, "waiting")
         size = plan.sweep.population
-        members = Members(experiments, "test", size, dataset, self._confirmed, execute, self._board)
+        members = Members(experiments, "test", size, dataset, self._confirmed, self._execute, self._board)
         members.train(list(experiments), None)
         return {
             name: [self._score(Member(trial.number, seed)) for seed in plan.confirm_seeds]

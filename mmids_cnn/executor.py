@@ -5,7 +5,7 @@ import importlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from mmids_cnn import interrupt, loop, population
@@ -42,7 +42,10 @@ Executor = Callable[[Sequence[population.Job], Listener], None]
 
 @contextlib.contextmanager
 def make(sweep: Sweep) -> Iterator[Executor]:
-    """The executor that the configuration asks for; what it needs is there until the block ends."""
+    """The executor that the configuration asks for; what it needs is there until the block ends.
+
+    To be entered before JAX is used: Ray forks, and its driver leaves accelerators to the workers.
+    """
     if sweep.executor == "local":
         yield local
         return
@@ -97,6 +100,29 @@ def _cluster() -> Iterator[None]:
             ray.shutdown()
 
 
+def share(
+    nodes: Sequence[Mapping[str, float]], populations_per_device: int, environment: Mapping[str, str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """What a population takes of a Ray cluster, and the environment of the process that trains it.
+
+    Args:
+      nodes: the resources of each node, as Ray counts them.
+      populations_per_device: how many share a GPU, or the cores of a node where there is no GPU.
+      environment: of this process; settings of JAX are passed on.
+
+    Returns:
+      Resources by name, and variables that are set before the process imports JAX.
+    """
+    variables = {name: value for name, value in environment.items() if name.startswith(("JAX_", "XLA_"))}
+    if any(node.get("GPU") for node in nodes):
+        variables.pop("JAX_PLATFORMS", None)  # this process may well keep to its CPU
+        if populations_per_device > 1:
+            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / populations_per_device:.3f}"
+        return {"num_gpus": 1 / populations_per_device, "num_cpus": 0}, variables
+    cores = int(min(node["CPU"] for node in nodes if node.get("CPU")))
+    return {"num_cpus": max(1, cores // populations_per_device)}, variables
+
+
 class _Ray:
     """Trains jobs as tasks of the cluster; those of a lost worker or node are run again elsewhere."""
 
@@ -105,17 +131,8 @@ class _Ray:
         strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
         self._ray = ray
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        needs: dict[str, Any]
-        # Read when a worker process starts, hence before it imports JAX.
-        environment = {k: v for k, v in os.environ.items() if k.startswith(("JAX_", "XLA_"))}
-        if any(node.get("GPU") for node in nodes):
-            needs = {"num_gpus": 1 / populations_per_device, "num_cpus": 0}
-            environment.pop("JAX_PLATFORMS", None)
-        else:  # all cores of a node are its device
-            needs = {"num_cpus": max(1, int(min(n.get("CPU", 1) for n in nodes)) // populations_per_device)}
-        if populations_per_device > 1:
-            environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / populations_per_device:.3f}"
-        self._task = ray.remote(max_retries=_RETRIES, runtime_env={"env_vars": environment}, **needs)(_work)
+        needs, variables = share(nodes, populations_per_device, os.environ)
+        self._task = ray.remote(max_retries=_RETRIES, runtime_env={"env_vars": variables}, **needs)(_work)
         here = ray.get_runtime_context().get_node_id()
         beside = strategies.NodeAffinitySchedulingStrategy(here, soft=True)
         self._notes = ray.remote(num_cpus=0, scheduling_strategy=beside)(_Notes).remote()

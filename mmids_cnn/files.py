@@ -58,6 +58,8 @@ def to_json(content: Mapping[str, Any], indent: int | None = None) -> str:
     def strict(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: strict(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [strict(entry) for entry in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps(strict(content), indent=indent, allow_nan=False)

@@ -110,6 +110,9 @@ class Ledger:
                 for member, rows, diverged, fingerprint in each
             ],
         }
+        content = json.loads(
+            files.to_json(content)
+        )  # as it will be read: numbers that are not finite are null
         content["self"] = checkpoint.digest_of_json(content)
         files.write_json(self._folder / f"{name}.json", content)
         self._read(self._folder / f"{name}.json")

@@ -80,7 +80,7 @@ class Outcome:
 
     Attributes:
       progress: how far it is, without a state where none was asked for.
-      fingerprints: for each member a SHA-256 over its parameters.
+      fingerprints: for each member a SHA-256 over its parameters, as in a run's `result.json`.
       seconds: spent by this process, by phase.
       device: what it was trained on.
       data: the fingerprint of the data.
@@ -112,8 +112,8 @@ class Part(NamedTuple):
     def outcome(self, *, with_state: bool) -> Outcome:
         """A copy that can be kept or sent."""
         flat = dict(checkpoint.leaves(serialization.to_state_dict(jax.device_get(self.point.state))))
-        members = [{path: x[i] for path, x in flat.items()} for i in range(len(self.rows))]
-        params = [{path: x for path, x in one.items() if path.startswith("params/")} for one in members]
+        params = {k.removeprefix("params/"): x for k, x in flat.items() if k.startswith("params/")}
+        each = [{path: x[i] for path, x in params.items()} for i in range(len(self.rows))]
         device = provenance.device()
         return Outcome(
             Progress(
@@ -122,7 +122,7 @@ class Part(NamedTuple):
                 self.diverged,
                 {path: np.array(x) for path, x in flat.items()} if with_state else None,
             ),
-            tuple(map(checkpoint.fingerprint, params)),
+            tuple(map(checkpoint.fingerprint, each)),
             dataclasses.asdict(self.point.seconds),
             f"{device['platform']} ({device['kind']})",
             self.data,

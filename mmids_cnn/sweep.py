@@ -10,6 +10,7 @@ Nothing here imports JAX until the input is known to be right.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -42,6 +43,7 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
       ConfigError, DataError, DeviceError, FaultError, NonFiniteError: see the modules that raise them.
     """
     _require_packages(plan)
+    plan = dataclasses.replace(plan, experiment=run.anywhere(plan.experiment))
     finished = check(workdir, plan)
     if finished:
         terminal.say(f"{workdir}: finished already; its result:")
@@ -49,19 +51,20 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
         return finished
     dataset = data.load(plan.experiment.dataset, terminal.report)
 
-    from mmids_cnn import contest  # JAX: imported once the input is known to be right
+    from mmids_cnn import contest, executor  # JAX: imported once the input is known to be right
 
-    contest.introduce(plan, dataset, workdir, terminal)
-    with files.faults(f"opening {workdir}"):
-        workdir.mkdir(parents=True, exist_ok=True)
-    with files.lock(workdir / ".lock"), files.faults(f"writing to {workdir}"):
-        check(workdir, plan)  # again, now that no other run can be at work here
-        files.write_json(workdir / PLAN, plan.to_dict())
-        with contextlib.closing(
-            contest.Contest(plan, dataset, workdir, terminal, study_name(plan, workdir))
-        ) as it:
-            best = it.run()
-        terminal.say(best["summary"])
+    with executor.make(plan.sweep) as execute:
+        contest.introduce(plan, dataset, workdir, terminal)
+        with files.faults(f"opening {workdir}"):
+            workdir.mkdir(parents=True, exist_ok=True)
+        with files.lock(workdir / ".lock"), files.faults(f"writing to {workdir}"):
+            check(workdir, plan)  # again, now that no other run can be at work here
+            files.write_json(workdir / PLAN, plan.to_dict())
+            name = study_name(plan, workdir)
+            at_work = contest.Contest(plan, dataset, workdir, terminal, name, execute)
+            with contextlib.closing(at_work):
+                best = at_work.run()
+    terminal.say(best["summary"])
     return best
 
 

@@ -11,8 +11,13 @@ import pytest
 import ray
 import sweeping
 
+from mmids_cnn import executor
+
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # addresses on 127.0.0.1, as `executor` sets it
+
+# This process has used JAX before; what Ray forks runs another program at once.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 LEAVES: dict[str, Any] = {
     "sweep__population": 2,
@@ -42,6 +47,26 @@ def cluster(folder: Path) -> Iterator[Any]:
             yield it
         finally:
             it.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "each", "needs", "variables"),
+    [
+        ([{"GPU": 8, "CPU": 64}, {"CPU": 4}], 1, {"num_gpus": 1, "num_cpus": 0}, {"XLA_FLAGS": "x"}),
+        (
+            [{"GPU": 1, "CPU": 4}],
+            3,
+            {"num_gpus": 1 / 3, "num_cpus": 0},
+            {"XLA_FLAGS": "x", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.300"},
+        ),
+        ([{}, {"CPU": 8}, {"CPU": 4}], 1, {"num_cpus": 4}, {"XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}),
+        ([{"CPU": 4}], 2, {"num_cpus": 2}, {"XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}),
+        ([{"CPU": 2}], 5, {"num_cpus": 1}, {"XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}),
+    ],
+)
+def test_share_of_a_device(nodes: Any, each: int, needs: dict[str, float], variables: dict[str, str]) -> None:
+    environment = {"HOME": "/", "XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}
+    assert executor.share(nodes, each, environment) == (needs, variables)
 
 
 def test_killed_node_loses_nothing_and_changes_no_bit(folder: Path, cluster: Any, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types unit format reproduce bench scaling clean
+.PHONY: help setup run test lint types unit format reproduce bench scaling torture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -48,6 +48,9 @@ bench: setup ## time this project beside PyTorch, Keras and plain Flax (makes .v
 scaling: setup ## time how cost grows with batch, width, data and number of models
 	$(BIN)/python tests/benchmarks/scaling.py
 	$(BIN)/python tests/benchmarks/table.py
+
+torture: setup ## kill ROUNDS runs (100) at random moments, damage 200 files, compare all bits; minutes
+	$(BIN)/python tests/torture.py --rounds $${ROUNDS:-100}
 
 clean: ## remove the virtual environment and what tools left behind; runs/ and data stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache

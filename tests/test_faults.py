@@ -195,6 +195,16 @@ def test_damaged_data_are_refused_or_made_again(
         assert found.fingerprint == data.load(settings_of(shared_root)).fingerprint, what
 
 
+def test_metadata_that_hide_examples(shared_root: Path, tmp_path: Path) -> None:
+    """TFDS's metadata say how many examples there are, and have no checksum."""
+    processes.fresh(shared_root / "archives", tmp_path / "archives")
+    processes.fresh(shared_root / "data" / "idx_archives", tmp_path / "data" / "idx_archives")
+    (path,) = tmp_path.glob("data/idx_archives/*/*/dataset_info.json")
+    path.write_text(path.read_text().replace('"400"', '"300"'))
+    (images, labels), _ = data.load(settings_of(tmp_path)).splits.values()
+    assert (len(images), len(labels)) == (400, 400)
+
+
 def settings_of(root: Path) -> config_lib.Dataset:
     config = base.get_config()
     config.dataset.name = "fashion_mnist"

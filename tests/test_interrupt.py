@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C: obeyed within five seconds at any moment, and nothing is lost that could be saved."""
 
+import os
 import re
 import signal
 import subprocess
@@ -44,7 +45,12 @@ def catches(process: subprocess.Popen[Any]) -> bool:
 def program(work: str, before: str = "", **streams: Any) -> subprocess.Popen[str]:
     code = PROGRAM.format(work=work, before=before)
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=processes.ROOT, **streams
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=processes.ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        **streams,
     )
     assert process.stderr and process.stderr.readline() == "ready\n"
     return process

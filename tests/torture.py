@@ -2,7 +2,7 @@
 
     ROUNDS=100 make torture
 
-A round is one run of a small experiment: killed with SIGKILL up to three times, at moments drawn over its
+A round is one run of a small experiment: killed with SIGKILL up to four times, at moments drawn over its
 whole life, half of them while it trains, evaluates and saves; then left alone, and compared bit for bit with
 a run that nothing interrupted. A corruption is one file of a checkpoint, archive, ArrayRecord or cache that
 is flipped, cut, deleted, swapped, zeroed or made longer: it has to be noticed, or to change no bit of what is
@@ -39,7 +39,7 @@ from mmids_cnn import config as config_lib  # noqa: E402
 from mmids_cnn.errors import DataError  # noqa: E402
 
 RECORD = ROOT / "tests" / "benchmarks" / "records" / "torture.json"
-KILLS = 3  # a round, at most
+KILLS = 4  # a round, at most
 WRONG = ("mismatches", "failures", "tracebacks", "undetected")
 Counts = collections.Counter[str]
 

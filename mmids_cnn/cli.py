@@ -70,9 +70,9 @@ def run(
 
 def experiment(config: Any) -> config_lib.Experiment:
     """The checked experiment out of the value of a `--config` flag."""
-    path = _config_path(sys.argv)
-    if not hasattr(config, "to_dict") and path is not None:
-        load_config(str(path))  # says what is wrong with it
+    given = _config_given(sys.argv)
+    if not hasattr(config, "to_dict") and given is not None:
+        load_config(given)  # says what is wrong with it
     if config is None:
         raise ConfigError(
             "--config: expected the path of an experiment file, got none; try --config=experiments/base.py"
@@ -85,12 +85,16 @@ def arguments() -> list[str]:
     return list(_ARGUMENTS)
 
 
-def load_config(path: str) -> Any:
+def load_config(given: str) -> Any:
     """Loads an experiment file, which is Python and is trusted: its `get_config()` is called.
+
+    Args:
+      given: the file's path; of `path:word` the word is passed to `get_config`, as ml_collections does.
 
     Raises:
       ConfigError: it is missing, raises, or returns no config.
     """
+    path, *words = given.split(":", 1)
     if not Path(path).is_file():
         near = sorted(str(p) for p in Path("experiments").glob("*.py"))
         hint = f"there are {', '.join(near)}" if near else "give the path of an experiment file"
@@ -100,7 +104,7 @@ def load_config(path: str) -> Any:
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        config = module.get_config()
+        config = module.get_config(*words)
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if Path(frame.filename).absolute() == Path(path).absolute()]
@@ -123,7 +127,7 @@ def _define(argv: list[str], define_flags: Callable[[], None]) -> list[str]:
     """Defines all flags, which also loads the config file; returns the names of those that are not absl's."""
     for root in (
         Path(__file__).parents[1],
-        *(_config_path(argv) or Path()).absolute().parents[1:2],
+        *Path((_config_given(argv) or "").partition(":")[0]).absolute().parents[1:2],
     ):
         if str(root) not in sys.path:  # so that an experiment file can say `from experiments import base`
             sys.path.append(str(root))
@@ -166,9 +170,9 @@ def _parse(argv: list[str], own: list[str], takes_arguments: bool) -> None:
 
 def _explained(argv: list[str], own: list[str], error: BaseException) -> ConfigError:
     """What is wrong with a command line that absl or ml_collections could not parse."""
-    path = _config_path(argv)
-    if path is not None:
-        leaves = config_lib.flatten(load_config(str(path)))
+    given = _config_given(argv)
+    if given is not None:
+        leaves = config_lib.flatten(load_config(given))
         for name in _names(argv):
             section, _, leaf = name.removeprefix("no").partition(".")
             if section == "config" and leaf and leaf not in leaves:
@@ -211,14 +215,14 @@ def _explain_value(message: str) -> str:
     return f"{name}: expected {expected}, got {value!r}; change the flag"
 
 
-def _config_path(argv: list[str]) -> Path | None:
+def _config_given(argv: list[str]) -> str | None:
     for index, argument in enumerate(argv):
         name, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and name == "config":
             if equals:
-                return Path(value)
+                return value
             if index + 1 < len(argv):
-                return Path(argv[index + 1])
+                return argv[index + 1]
     return None
 
 

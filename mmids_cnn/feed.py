@@ -2,13 +2,13 @@
 
 import concurrent.futures
 import functools
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int, Int32
+from jaxtyping import Array, Int, Int32, Integer
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, keys, mapping
@@ -19,6 +19,7 @@ _CHUNK_BYTES = 2**24  # what is streamed at a time, about
 _CHUNK_STEPS = 32  # and at most this many steps of it
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Trains on one split, a number of steps at a time."""
 
@@ -41,7 +42,7 @@ def make(experiment: config_lib.Experiment, train: data.Split) -> Feed:
 
 @functools.partial(jax.jit, static_argnames=("num_examples", "batch_size"))
 def epoch_order(
-    seed: Int[Array, ""], epoch: Int[Array, ""], num_examples: int, batch_size: int
+    seed: Integer[Array, ""], epoch: Int[Array, ""], num_examples: int, batch_size: int
 ) -> Int32[Array, " padded"]:
     """A fresh permutation of the examples for each epoch and seed, zeros filling up the last batch."""
     key = jax.random.fold_in(keys.stream(seed, "order"), epoch)
@@ -99,7 +100,7 @@ class Resident:
         self.steps_per_epoch = steps_per_epoch(len(split.labels), batch_size)
         self._batch_size = batch_size
         self._images, self._labels = jax.device_put(tuple(split))
-        self._order: tuple[int, Any] = (-1, None)
+        self._order: tuple[Any, Any] = (None, None)
         self._program: Any = None
 
     def compile(self, state: TrainState) -> None:
@@ -114,8 +115,9 @@ class Resident:
         return self._program(state, order, self._images, self._labels, jnp.int32(first), jnp.int32(count))
 
     def _order_of(self, state: TrainState, epoch: int) -> Array:
-        if self._order[0] != epoch:
-            self._order = (epoch, self._draw(state.h.seed, epoch))
+        drawn = (np.asarray(state.h.seed).tolist(), epoch)
+        if self._order[0] != drawn:
+            self._order = (drawn, self._draw(state.h.seed, epoch))
         return self._order[1]
 
     def _draw(self, seed: Array, epoch: int) -> Array:
@@ -134,8 +136,8 @@ class Streamed:
         self._batch_size = batch_size
         batch_bytes = max(1, batch_size * split.images[0].nbytes)
         self._chunk = max(1, min(_CHUNK_STEPS, self.steps_per_epoch, _CHUNK_BYTES // batch_bytes))
-        self._orders: dict[int, np.ndarray] = {}
-        self._chunks: dict[tuple[int, int], concurrent.futures.Future[Batch]] = {}
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._chunks: dict[tuple[int, int, int], concurrent.futures.Future[Batch]] = {}
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="stream")
         self._program: Any = None
 
@@ -159,19 +161,19 @@ class Streamed:
     def _take(self, seed: int, epoch: int, chunk: int) -> Batch:
         """A chunk of an epoch, its successor being made meanwhile; older ones are dropped."""
         more = (chunk + 1) * self._chunk < self.steps_per_epoch
-        wanted = [(epoch, chunk), (epoch, chunk + 1) if more else (epoch + 1, 0)]
+        wanted = [(seed, epoch, chunk), (seed, epoch, chunk + 1) if more else (seed, epoch + 1, 0)]
         for key in wanted:
             if key not in self._chunks:
-                self._chunks[key] = self._worker.submit(self._make, seed, *key)
+                self._chunks[key] = self._worker.submit(self._make, *key)
         self._chunks = {key: self._chunks[key] for key in wanted}
         return self._chunks[wanted[0]].result()
 
     def _make(self, seed: int, epoch: int, chunk: int) -> Batch:
-        if epoch not in self._orders:
+        if (seed, epoch) not in self._orders:
             order = epoch_order(jnp.uint32(seed), jnp.int32(epoch), len(self._split.labels), self._batch_size)
-            self._orders = {epoch: np.asarray(order)}
+            self._orders = {(seed, epoch): np.asarray(order)}
         size = self._chunk * self._batch_size
-        chosen = self._orders[epoch][chunk * size : (chunk + 1) * size]
+        chosen = self._orders[seed, epoch][chunk * size : (chunk + 1) * size]
         valid = np.arange(chunk * size, (chunk + 1) * size) < len(self._split.labels)
         chosen = np.concatenate([chosen, np.zeros(size - len(chosen), chosen.dtype)])
         shape = (self._chunk, self._batch_size)

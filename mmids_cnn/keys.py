@@ -5,12 +5,12 @@ A stream is `fold_in(key(seed), its id)`, an element of it `fold_in(stream, inde
 """
 
 import jax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Integer, PRNGKeyArray
 
 # Ids are part of what makes a run reproducible: never change or reuse one.
 _STREAMS = {"params": 0, "order": 1}
 
 
-def stream(seed: int | Int[Array, ""], name: str) -> PRNGKeyArray:
+def stream(seed: int | Integer[Array, ""], name: str) -> PRNGKeyArray:
     """The key of a named stream ('params' or 'order') of a seed, 0 to 2**32 - 1."""
     return jax.random.fold_in(jax.random.key(seed), _STREAMS[name])

@@ -67,7 +67,7 @@ def fit(
       experiment: the configuration.
       dataset: the data.
       state: where to go on from; None starts anew, scoring the untrained network first. May be a population,
-        whose members differ from `experiment` in traced numbers alone.
+        whose members differ from `experiment` in traced numbers alone. Used up: its memory is reused.
       scored: the splits have been scored at `state` already.
       stop: asked while scoring; True breaks the scoring off, and the point after it has no row.
 
@@ -76,8 +76,8 @@ def fit(
 
     Raises:
       ConfigError: the network does not fit the data.
-      NonFiniteError: a loss or parameter was not finite, and `train.on_nonfinite` is 'stop'. In a population
-        such a member stays as it was, and the others go on.
+      NonFiniteError: a loss, parameter or moment was not finite, and `train.on_nonfinite` is 'stop'. In a
+        population such a member stays as it was, and the others go on.
     """
     seconds = Seconds()
     with _timed(seconds, "data"):

@@ -6,7 +6,7 @@ from typing import Any
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int32, Num
+from jaxtyping import Array, Bool, Float, Int, Int32, Num
 
 from mmids_cnn.losses import cross_entropy
 
@@ -37,9 +37,8 @@ class Sums(flax.struct.PyTreeNode):
         }
 
 
-def sums(logits: Float[Array, "n classes"], labels: Int32[Array, " n"], valid: Num[Array, " n"]) -> Sums:
-    """Loss, correct answers and count over the examples where `valid` is not zero."""
-    valid = valid.astype(bool)
+def sums(logits: Float[Array, "n classes"], labels: Int32[Array, " n"], valid: Bool[Array, " n"]) -> Sums:
+    """Loss, correct answers and count over the examples where `valid` is true."""
     correct = (jnp.argmax(logits, axis=-1) == labels) & valid
     loss = jnp.where(valid, cross_entropy(logits, labels), 0)
     return Sums(loss.sum(), correct.sum(dtype=jnp.int32), valid.sum(dtype=jnp.int32))

@@ -26,7 +26,7 @@ class ConvPool(nn.Module):
     kernel_size: int
 
     @nn.compact
-    def __call__(self, x: layers.BatchLast) -> layers.BatchLast:
+    def __call__(self, x: layers.BatchLast) -> layers.Result:
         """Applies the block; an odd last row or column is dropped by the pooling."""
         shape = (self.kernel_size, self.kernel_size, x.shape[0], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)

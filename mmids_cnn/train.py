@@ -46,7 +46,7 @@ class TrainState(flax.struct.PyTreeNode):
     params: model.Params
     opt_state: optax.OptState
     sums: metrics.Sums  # of the training examples of the current epoch, as they were seen
-    nonfinite: Int32[Array, ""]  # steps whose loss or new parameters were not finite
+    nonfinite: Int32[Array, ""]  # steps whose loss or new state was not finite
     h: optimizer.Hyperparams
     recipe: Recipe = flax.struct.field(pytree_node=False)
 
@@ -158,8 +158,9 @@ def _loss_and_gradient(
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sums]:
     """One step of the optimizer on the mean loss of a batch's valid examples.
 
-    A step whose loss or new parameters are not finite changes no parameter. It is counted, and skipped where
-    the recipe says so; otherwise the state stays as it is from then on, `step` naming the step that failed.
+    A step whose loss, new parameters or new moments are not finite changes none of them. It is counted, and
+    skipped where the recipe says so; otherwise the state stays as it is from then on, `step` naming the step
+    that failed.
 
     Args:
       state: before the step.
@@ -179,8 +180,10 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sum
         opt_state=opt_state,
         sums=state.sums + sums,
     )
-    # A gradient that is not finite makes parameters that are not; so may a finite one.
-    finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((loss, proposed.params))]).all()
+    # Parameters and moments show what is wrong with a gradient, and what a finite one makes overflow: the
+    # square of 2e19 is infinite in float32.
+    kept = jax.tree.leaves((loss, proposed.params, proposed.opt_state))
+    finite = jnp.stack([jnp.isfinite(x).all() for x in kept]).all()
     accept = finite if recipe.skip_nonfinite else finite & (state.nonfinite == 0)
     state = jax.tree.map(lambda new, old: jnp.where(accept, new, old), proposed, state)
     advance = accept | recipe.skip_nonfinite

@@ -30,6 +30,8 @@ FILES = {
     "without.py": "seed = 1\n",
     "number.py": "def get_config():\n    return 3\n",
     "nothing.py": "def get_config():\n    pass\n",
+    "word.py": FROM_BASE.replace("get_config()", "get_config(word)", 1)
+    + "    config.seed = len(word)\n    return config\n",
     "empty.py": "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict()\n",
     "leaves.py": "import sys\nsys.exit(0)\n",
     "imports.py": "import no_such_module\n",
@@ -89,6 +91,9 @@ MISTAKES: dict[str, str] = {
     "--config=number.py --config.seed=1": r"--config: expected get_config\(\) of number\.py .*, got 3; .*",
     "--config=nothing.py": r"--config: expected get_config\(\) of nothing\.py .*, got None; .*",
     "--config=empty.py": r"config\.seed: missing; start the experiment from experiments/base\.py",
+    "--config=word.py": r"--config: .*get_config\(\) missing 1 required positional argument: 'word'.*",
+    "--config=word.py:a --config.sed=1": r"--config\.sed: no such config key; .*",
+    "--config=mine.py:a": r"--config: .*takes 0 positional arguments but 1 was given.*",
     "--config=a-file": r"--config: expected a-file to define get_config\(\), .*",
     "--config=wrong.py": r"config\.optimizer\.learning_rate: expected a finite number > 0, got -1\.0; .*",
     "--config.seed=1": r"--config\.seed: expected --config=FILE before it; try --config=experiments/base\.py",
@@ -373,6 +378,12 @@ def test_experiment_file_anywhere_builds_on_base(tmp_path: Path, place: str) -> 
     assert resolved(tmp_path, f"--config={place}") == expected
     assert resolved(tmp_path / "elsewhere", f"--config={path}") == expected
     assert resolved(ROOT, f"--config={path}") == expected
+
+
+def test_experiment_file_with_a_word(tmp_path: Path) -> None:
+    (tmp_path / "word.py").write_text(FILES["word.py"])
+    leaves, workdir, _ = resolved(tmp_path, "--config=word.py:three")
+    assert (leaves["seed"], workdir) == (5, "runs/word")
 
 
 def test_experiment_files_build_on_their_neighbours(tmp_path: Path) -> None:

@@ -133,6 +133,16 @@ def test_placement(
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
+def test_a_feed_keeps_the_orders_of_two_seeds_apart(vary: Vary, small: data.Dataset, placement: str) -> None:
+    experiments = [vary(seed=seed, model=TINY, dataset={"placement": placement}) for seed in (0, 1)]
+    own, shared = (feed.make(experiments[0], small.splits["train"]) for _ in range(2))
+    run(shared, experiments[0], small, [(0, 1)])
+    assert digests(run(shared, experiments[1], small, [(0, 2)])) == digests(
+        run(own, experiments[1], small, [(0, 2)])
+    )
+
+
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
 def test_pieces_give_the_bits_of_one_run(vary: Vary, small: data.Dataset, placement: str) -> None:
     experiment = vary(model=TINY, dataset={"placement": placement})
     results = [

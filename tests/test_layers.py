@@ -25,11 +25,9 @@ SHAPES = [  # batch, height, width, channels, features, rows, columns
 def sample(shape: Any, dtype: Any = np.float32, seed: Any = 0) -> Any:
     batch, height, width, channels, features, rows, columns = shape
     rng = np.random.default_rng(seed)
-    images = rng.normal(size=(batch, height, width, channels)).astype(dtype)
-    kernel = (
-        rng.normal(size=(rows, columns, channels, features)) / np.sqrt(rows * columns * channels)
-    ).astype(dtype)
-    return images, kernel, rng.normal(size=features).astype(dtype)
+    images = rng.normal(size=(batch, height, width, channels))
+    kernel = rng.normal(size=(rows, columns, channels, features)) / np.sqrt(rows * columns * channels)
+    return tuple(jnp.asarray(x, dtype) for x in (images, kernel, rng.normal(size=features)))
 
 
 def native_convolution(images: Any, kernel: Any) -> Any:
@@ -81,22 +79,21 @@ def test_block_is_conv_relu_pool(shape: Any) -> None:
 @pytest.mark.parametrize("shape", SHAPES[::2])
 def test_float64_is_kept_and_exact(shape: Any) -> None:
     with jax.enable_x64(True):
-        arguments = tuple(map(jnp.asarray, sample(shape, np.float64)))
+        arguments = sample(shape, np.float64)
         assert_same(fast_block, native_block, arguments, 1e-13)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 7, 5, 3, 3, 3), (2, 5, 4, 2, 3, 5, 5)])
 def test_gradients_are_finite_differences(shape: Any) -> None:
     with jax.enable_x64(True):
-        arguments = tuple(map(jnp.asarray, sample(shape, np.float64)))
-        check_grads(fast_block, arguments, order=1, modes=["rev"], eps=1e-6, rtol=1e-6, atol=1e-6)
+        arguments = sample(shape, np.float64)
+        check_grads(jax.jit(fast_block), arguments, order=1, modes=["rev"], eps=1e-6, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("height, width", [(4, 4), (5, 7), (2, 2), (3, 2)])
 def test_pooling_and_its_ties_are_flaxs(height: Any, width: Any) -> None:
-    images = (
-        np.random.default_rng(1).integers(0, 3, (3, height, width, 4)).astype(np.float32)
-    )  # many equal maxima
+    numbers = np.random.default_rng(1).integers(0, 3, (3, height, width, 4))  # many equal maxima
+    images = jnp.asarray(numbers, jnp.float32)
     assert_same(layers.max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)), (images,), 0)
 
 
@@ -165,7 +162,7 @@ def test_other_platforms_get_the_native_convolution_forward_and_backward() -> No
 def test_even_kernels_are_refused() -> None:
     images, _, bias = sample(SHAPES[0])
     with pytest.raises(ValueError, match=r"odd.*got \(2, 2\)"):
-        fast_block(images, np.zeros((2, 2, 1, 16), np.float32), bias)
+        fast_block(images, jnp.zeros((2, 2, 1, 16)), bias)
 
 
 class Plain(nn.Module):

@@ -11,7 +11,7 @@ from conftest import BatchOf, Vary, digests
 from oracles import U
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, keys, loop, model, train
+from mmids_cnn import data, feed, keys, loop, losses, model, train
 from mmids_cnn.errors import NonFiniteError
 
 STEP = jax.jit(train.train_step)
@@ -137,9 +137,17 @@ def scaled(state: train.TrainState, scales: dict[str, float]) -> train.TrainStat
 
 LARGE_LOSS = {"ConvPool_0": 1e13, "ConvPool_1": 1e13, "ConvPool_2": 1e13, "Dense_0": 1e13}
 LARGE_GRADIENT = {"ConvPool_0": 1e-30, "ConvPool_1": 1e15, "ConvPool_2": 1e15, "Dense_0": 1e15}
+LARGE_MOMENT = {
+    "ConvPool_0": 1e-22,
+    "ConvPool_1": 1e10,
+    "ConvPool_2": 1e10,
+    "Dense_0": 1e4,
+}  # the square overflows
 
 
-@pytest.mark.parametrize("scales", [LARGE_LOSS, LARGE_GRADIENT], ids=["loss", "gradient"])
+@pytest.mark.parametrize(
+    "scales", [LARGE_LOSS, LARGE_GRADIENT, LARGE_MOMENT], ids=["loss", "gradient", "moment"]
+)
 def test_a_step_that_is_not_finite_freezes_the_state(
     start: train.TrainState, batch_of: BatchOf, scales: dict[str, float]
 ) -> None:
@@ -147,7 +155,15 @@ def test_a_step_that_is_not_finite_freezes_the_state(
     before = scaled(start, scales)
     before = before.replace(opt_state=STEP(start, batch_of(range(128), 128))[0].opt_state)
     failed, sums = STEP(before, batch_of(range(128), 128))
-    assert np.isfinite(sums.loss) == (scales is LARGE_GRADIENT)
+    assert np.isfinite(sums.loss) == (scales is not LARGE_LOSS)
+    if scales is LARGE_MOMENT:
+        images, labels, _ = batch_of(range(128), 128)
+        gradient = jax.grad(
+            lambda params: losses.cross_entropy(
+                model.apply(before.recipe.network, params, images), labels
+            ).mean()
+        )(before.params)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert failed.nonfinite == 1
     assert digests(failed.replace(nonfinite=before.nonfinite)) == digests(before)
     black = batch_of([], 128)._replace(valid=jnp.ones(128, bool))

@@ -16,12 +16,22 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mmids_cnn.layers import cpu
-from mmids_cnn.layers.cpu import BatchLast, Images, Kernel
+from mmids_cnn.layers.cpu import BatchLast, Images, Kernel, Result
 
-__all__ = ["BatchLast", "Images", "Kernel", "batch_last", "conv_pool", "convolution", "flatten", "max_pool"]
+__all__ = [
+    "BatchLast",
+    "Images",
+    "Kernel",
+    "Result",
+    "batch_last",
+    "conv_pool",
+    "convolution",
+    "flatten",
+    "max_pool",
+]
 
 
-def batch_last(images: Images) -> BatchLast:
+def batch_last(images: Images) -> Result:
     """Moves the batch to the last axis and the channels to the first."""
     return images.transpose(3, 1, 2, 0)
 
@@ -48,7 +58,7 @@ def max_pool(images: Images) -> Float[Array, "batch half_height half_width chann
     )
 
 
-def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, "features"]) -> BatchLast:
+def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, "features"]) -> Result:
     """Returns `max_pool(relu(convolution(activations, kernel) + bias))` for batch-last activations.
 
     Adding a per-channel constant and `relu` keep the order of values, so that pooling first gives the same
@@ -69,14 +79,14 @@ def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, "featur
     return jax.nn.relu(pooled + bias[:, None, None, None])
 
 
-def _native_convolution(activations: BatchLast, kernel: Kernel) -> BatchLast:
+def _native_convolution(activations: BatchLast, kernel: Kernel) -> Result:
     layout = ("CHWN", "HWIO", "CHWN")
     return lax.conv_general_dilated(activations, kernel, (1, 1), "SAME", dimension_numbers=layout)
 
 
-def _native_max_pool(activations: BatchLast) -> BatchLast:
+def _native_max_pool(activations: BatchLast) -> Result:
     return lax.reduce_window(activations, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
-def _native_conv_pool(activations: BatchLast, kernel: Kernel) -> BatchLast:
+def _native_conv_pool(activations: BatchLast, kernel: Kernel) -> Result:
     return _native_max_pool(_native_convolution(activations, kernel))

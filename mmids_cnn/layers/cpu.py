@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
-Images = Float[Array, "batch height width channels"]
-BatchLast = Float[Array, "channels height width batch"]
+Images = Num[Array, "batch height width channels"]
+BatchLast = Num[Array, "channels height width batch"]
+Result = Num[Array, "out_channels out_height out_width batch"]
 Kernel = Float[Array, "rows columns channels features"]
 Tiles = Float[Array, "tile_rows tile_columns channels half_height half_width batch"]
 Quarters = Float[Array, "4 features half_height half_width batch"]
@@ -34,18 +35,18 @@ _OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, 1]])
 _INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])
 
 
-def conv_pool(activations: BatchLast, kernel: Kernel) -> BatchLast:
+def conv_pool(activations: BatchLast, kernel: Kernel) -> Result:
     """Convolves, then takes the maximum of each 2x2 window."""
     return _maximum(_windows(activations, kernel))
 
 
-def max_pool(activations: BatchLast) -> BatchLast:
+def max_pool(activations: BatchLast) -> Result:
     """Takes the maximum of each 2x2 window, dropping an odd last row or column."""
     tiles = _tiles(activations, (1, 1), False)
     return _maximum(tiles.reshape(4, *tiles.shape[2:]))
 
 
-def convolution(activations: BatchLast, kernel: Kernel) -> BatchLast:
+def convolution(activations: BatchLast, kernel: Kernel) -> Result:
     """Convolves with stride 1 and the zero padding that keeps the size."""
     _, height, width, batch = activations.shape
     even = jnp.pad(activations, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
@@ -152,17 +153,17 @@ def _transformed(matrix: np.ndarray) -> Callable[[Sequence[Array]], list[Array]]
 
 
 @jax.custom_vjp
-def _maximum(quarters: Quarters) -> BatchLast:
+def _maximum(quarters: Quarters) -> Result:
     """Maximum over the first axis; its gradient goes to the first maximum."""
     a, b, c, d = quarters
     return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
-def _maximum_forward(quarters: Quarters) -> tuple[BatchLast, Quarters]:
+def _maximum_forward(quarters: Quarters) -> tuple[Result, Quarters]:
     return _maximum(quarters), quarters
 
 
-def _maximum_backward(quarters: Quarters, gradient: BatchLast) -> tuple[Quarters]:
+def _maximum_backward(quarters: Quarters, gradient: Result) -> tuple[Quarters]:
     a, b, c, d = quarters
     upper = jnp.maximum(a, b) >= jnp.maximum(c, d)
     above, below = jnp.where(upper, gradient, 0), jnp.where(upper, 0, gradient)

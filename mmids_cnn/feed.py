@@ -117,7 +117,7 @@ class Resident:
     def _order_of(self, state: TrainState, epoch: int) -> Array:
         drawn = (np.asarray(state.h.seed).tolist(), epoch)
         if self._order[0] != drawn:
-            self._order = (drawn, self._draw(state.h.seed, epoch))
+            self._order = (drawn, self._draw(jnp.asarray(state.h.seed), epoch))
         return self._order[1]
 
     def _draw(self, seed: Array, epoch: int) -> Array:

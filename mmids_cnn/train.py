@@ -99,10 +99,18 @@ def recipe(experiment: config_lib.Experiment, dataset: data.Dataset) -> Recipe:
         network=network,
         optimizer=settings.name,
         schedule=settings.schedule,
-        slices=2 if jax.default_backend() == "cpu" and experiment.batch_size % 2 == 0 else 1,
+        slices=_slices(experiment.batch_size) if jax.default_backend() == "cpu" else 1,
         total_steps=0 if timeless else epoch * experiment.num_epochs,
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
     )
+
+
+def _slices(batch_size: int) -> int:
+    """Into how many equal parts a batch is cut; 1 where none of 32 to 64 examples divide it."""
+    for part in range(64, 31, -1):  # 64 measured best: the activations of a part stay in a core's cache
+        if batch_size % part == 0:
+            return batch_size // part
+    return 1
 
 
 def init_from(recipe: Recipe, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types unit format reproduce bench scaling torture clean
+.PHONY: help setup run test lint types unit format reproduce bench scaling sweeps torture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -39,18 +39,26 @@ format: setup ## format the code and sort its imports
 
 reproduce: setup ## train experiments/base.py with seeds 0 to 4, record the results, write the README's tables
 	$(BIN)/python tests/benchmarks/reproduce.py
+	$(BIN)/python tests/benchmarks/accuracy.py
 	$(BIN)/python tests/benchmarks/table.py
 
 bench: setup ## time this project beside PyTorch, Keras and plain Flax (makes .venv-peers, 2.4 GB)
 	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/saving.py
 	$(BIN)/python tests/benchmarks/table.py
 
 scaling: setup ## time how cost grows with batch, width, data and number of models
 	$(BIN)/python tests/benchmarks/scaling.py
 	$(BIN)/python tests/benchmarks/table.py
 
+sweeps: setup ## time populations beside single runs; run experiments/lr_sweep.py with and without halving
+	$(BIN)/python -m tests.benchmarks.sweep
+	$(BIN)/python tests/benchmarks/halving.py
+	$(BIN)/python tests/benchmarks/table.py
+
 torture: setup ## kill ROUNDS runs (100) at random moments, damage 200 files, compare all bits; minutes
 	$(BIN)/python tests/torture.py --rounds $${ROUNDS:-100}
+	$(BIN)/python tests/benchmarks/table.py
 
 clean: ## remove the virtual environment and what tools left behind; runs/ and data stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache

@@ -26,7 +26,7 @@ class Terminal:
         self._task = TaskID(0)
         self._last_plain = time.monotonic()
         self._columns: list[str] = []
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}
 
     @property
     def mode(self) -> str:
@@ -89,9 +89,11 @@ class Terminal:
         if not total:
             self.say(what)
             return
-        started = self._started.setdefault(what, time.perf_counter())
-        elapsed = time.perf_counter() - started
-        self.progress(what, done, total, done / elapsed if elapsed else 0, "examples")
+        now = time.perf_counter()
+        started, before = self._started.setdefault(what, (now, done))  # work began before the first report
+        self.progress(
+            what, done, total, (done - before) / (now - started) if done > before else 0, "examples"
+        )
 
     def close(self) -> None:
         """Takes the bar away."""

@@ -109,7 +109,7 @@ def recipe_rows(record: Mapping) -> Rows:
     """The table of the reference recipe over its seeds, with what it costs."""
     runs, source = record["runs"], record["provenance"]
     device, versions = source["device"], source["packages"]
-    scores = [100 * run["test/accuracy"] for run in runs]
+    scores = [run["test/accuracy"] for run in runs]
     epoch = [run["seconds/train"] / run["epoch"] for run in runs]
     caption = (
         f"`{record['experiment']}`, seeds {runs[0]['seed']} to {runs[-1]['seed']}, after the last epoch "
@@ -126,9 +126,9 @@ def recipe_rows(record: Mapping) -> Rows:
     ]
     start = record["seconds_to_first_step"]
     cells = [
-        f"{statistics.mean(scores):.3f} ± {statistics.stdev(scores):.3f} %",
+        _percent(scores),
         str(len(scores)),
-        ", ".join(f"{score:.2f}" for score in scores),
+        ", ".join(f"{100 * score:.2f}" for score in scores),
         _digits(statistics.median(epoch)),
         f"{start['first']:.1f}, {start['second']:.1f}",
         _digits(record["peak_rss_bytes"] / 1e6),
@@ -136,9 +136,98 @@ def recipe_rows(record: Mapping) -> Rows:
     return caption, header, [cells]
 
 
+def winograd_rows(record: Mapping) -> Rows:
+    """The recipe's accuracy by both kinds of product."""
+    welch = record["welch"]
+    caption = (
+        f"The same seeds with and without Winograd's products: Welch's t = {welch['t']:.2f} with "
+        f"{welch['df']:.1f} degrees of freedom, p = {welch['p']:.2f}; by `{record['command']}`."
+    )
+    rows = [[name, _percent(record[name]), str(len(record[name]))] for name in ("winograd", "direct")]
+    return caption, ["products", "test accuracy, mean ± sd", "n"], rows
+
+
+def saving_rows(record: Mapping) -> Rows:
+    """What saving costs training."""
+    machine, seconds = record["machine"], record["seconds"]
+    caption = (
+        f"A checkpoint after every epoch, digests included, {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['date']}: medians of {record['rounds']} pairs of epochs (lowest–highest); by `make bench`."
+    )
+    cells = [spread(seconds["epoch"]), spread(seconds["epoch_and_save"]), spread(seconds["save_call"], 1e-3)]
+    header = ["more time", "epoch, s", "epoch with the save before it, s", "training waits, ms"]
+    return caption, header, [[f"{100 * record['share']['median']:.1f} %", *cells]]
+
+
+def torture_rows(record: Mapping) -> Rows:
+    """How many runs were broken, files damaged, and what went wrong."""
+    caption = (
+        f"`{record['command']}`, {record['device']['kind']}, {record['device']['cores']} cores, seed "
+        f"{record['seed']}, {record['seconds'] / 60:.0f} minutes:"
+    )
+    names = ("rounds", "kills", "mismatches", "failures", "tracebacks", "corruptions", "detected", "harmless")
+    header = [*names, "undetected"]
+    return caption, header, [[str(record[name]) for name in header]]
+
+
+def sweep_rows(record: Mapping) -> Rows:
+    """Trials an hour by how they are trained."""
+    source, alone = record["provenance"], record["arms"][0]["trials_per_hour"]
+    caption = (
+        f"Trials an hour, compiling included (a trial: one epoch of {record['images'] - 5000:,} images and "
+        f"the scoring of 5,000), {source['device']['kind']}, {source['device']['cores']} cores, jax "
+        f"{source['packages']['jax']}; by `make sweeps`."
+    )
+    rows = [
+        [
+            f"{arm['arm']} {arm['size']}" if arm["arm"] != "one by one" else arm["arm"],
+            str(arm["trials"]),
+            _digits(arm["trials_per_hour"]),
+            f"{arm['trials_per_hour'] / alone:.2f}",
+            _digits(arm["peak_rss_bytes"] / 1e6),
+        ]
+        for arm in record["arms"]
+    ]
+    return caption, ["how", "trials", "trials an hour", "times population 1", "peak MB"], rows
+
+
+def found_rows(record: Mapping) -> Rows:
+    """What the sweep over learning rates found."""
+    arms, source = record["arms"], record["provenance"]
+    half, whole = arms["halving"], arms["whole grid"]
+    valid = [100 * arm["best"]["validation"]["mean"] for arm in (half, whole)]
+    rate = "optimizer.learning_rate"
+    caption = (
+        f"`{record['experiment']}`, {source['device']['kind']}, {source['device']['cores']} cores: "
+        f"{arms['as it is']['seconds'] / 60:.1f} minutes. The search by halving found "
+        f"{half['best']['settings'][rate]:g} in {half['seconds']:.0f} s, the whole grid "
+        f"{whole['best']['settings'][rate]:g} in {whole['seconds']:.0f} s (validation {valid[0]:.2f} and "
+        f"{valid[1]:.2f} %): {100 * half['seconds'] / whole['seconds']:.0f} % of the time. Confirmed on all "
+        "training images:"
+    )
+    best, rows = arms["as it is"]["best"], []
+    titles = {"winner": best["settings"][rate], "base": 1e-3}
+    for name, scores in best["confirmed"].items():
+        accuracy = [seed["test/accuracy"] for seed in scores["seeds"]]
+        rows.append([f"{titles[name]:g}", _percent(accuracy), str(len(accuracy))])
+    return caption, ["learning rate", "test accuracy, mean ± sd", "n"], rows
+
+
+def _percent(fractions: Sequence[float]) -> str:
+    mean, sd = statistics.mean(fractions), statistics.stdev(fractions)
+    return f"{100 * mean:.3f} ± {100 * sd:.3f} %"
+
+
 TABLES = {
     "results": {"base_cpu": recipe_rows},
-    "bench": {"cpu": benchmark_rows, "scaling_cpu": scaling_rows},
+    "torture": {"torture": torture_rows},
+    "sweeps": {"lr_sweep_cpu": found_rows, "sweep_cpu": sweep_rows},
+    "bench": {
+        "cpu": benchmark_rows,
+        "saving": saving_rows,
+        "winograd_cpu": winograd_rows,
+        "scaling_cpu": scaling_rows,
+    },
 }
 
 

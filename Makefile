@@ -26,6 +26,7 @@ test: lint types unit ## all checks: lint, types, tests
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python tests/benchmarks/table.py --check
 
 types: setup
 	$(BIN)/mypy

@@ -1,5 +1,6 @@
 """What a sweep shows while it works: a live table of its trials over a bar; plain lines off a terminal."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -132,9 +133,13 @@ def show(metric: str, value: float | None) -> str:
 
 
 def describe(settings: Mapping[str, Any]) -> str:
-    """Settings in a line: the last part of each name, numbers to four digits."""
-    cells = [
-        f"{leaf.rpartition('.')[2]}={f'{value:.4g}' if isinstance(value, float) else value}"
-        for leaf, value in settings.items()
-    ]
+    """Settings in a line: the last part of each name, numbers to four digits, those below 1 of 1 - x."""
+    cells = [f"{leaf.rpartition('.')[2]}={_short(value)}" for leaf, value in settings.items()]
     return "  ".join(cells) or "as configured"
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    digits = 4 - (math.ceil(math.log10(1 - value)) if 0.9 < value < 1 else 0)
+    return f"{value:.{digits}g}"

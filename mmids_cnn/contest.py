@@ -7,6 +7,7 @@ from typing import Any
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, files, population, provenance, report, run, search
+from mmids_cnn import plan as plan_lib
 from mmids_cnn.board import Board
 from mmids_cnn.errors import NonFiniteError
 from mmids_cnn.executor import Executor
@@ -18,7 +19,6 @@ from mmids_cnn.terminal import Terminal
 
 OWN = Result(0, {}, search.COMPLETE, None, [])  # what wins where there is nothing to choose
 BASE = -1  # the trial number of the experiment's own setting, where it is confirmed beside the winner
-POPULATIONS, CONFIRM = "populations", "confirm"
 
 
 def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Terminal) -> None:
@@ -55,10 +55,10 @@ class Contest:
     ) -> None:
         self._plan, self._dataset = plan, dataset
         self._workdir, self._execute = workdir, execute
-        self._study = search.Study(plan, workdir, name)
+        self._study = search.Study(plan, workdir, name, dataset.fingerprint)
         self._board = Board(terminal, plan.sweep.metric, *self._work())
-        self._ledger = Ledger(workdir / POPULATIONS, terminal.say)
-        self._confirmed = Ledger(workdir / CONFIRM, terminal.say)
+        self._ledger = Ledger(workdir / plan_lib.POPULATIONS, dataset.fingerprint, terminal.say)
+        self._confirmed = Ledger(workdir / plan_lib.CONFIRM, dataset.fingerprint, terminal.say)
 
     def close(self) -> None:
         """Takes the live table away."""
@@ -208,14 +208,17 @@ class Contest:
     def _score(self, member: Member) -> dict[str, Any]:
         entry = self._confirmed.entry(member)
         assert entry is not None
-        row = entry.rows[-1] if entry.rows and entry.diverged is None else {}
+        row, diverged = entry.rows[-1] if entry.rows else {}, entry.diverged
         scores = {name: value for name, value in row.items() if name.startswith("test/")}
-        return {"seed": member.seed, "diverged": entry.diverged, "fingerprint": entry.fingerprint, **scores}
+        if diverged is None and None in scores.values():  # where steps that are not finite are left out
+            diverged = entry.step
+        scores = scores if diverged is None else {}
+        return {"seed": member.seed, "diverged": diverged, "fingerprint": entry.fingerprint, **scores}
 
     def _work(self) -> tuple[int, int]:
         """Images that all members will see, about, and those of one member in an epoch."""
         plan, images = self._plan, len(self._dataset.splits["train"].labels)
-        epochs, total = plan.experiment.num_epochs, 0
+        epochs, total = plan.epochs, 0.0
         for batch in self._study.batches():
             alive, before = len(batch), 0
             for rung in plan.sweep.rungs if plan.sweep.halving else ():
@@ -223,7 +226,7 @@ class Contest:
                 alive, before = math.ceil(alive / plan.sweep.halving), rung
             total += alive * (epochs - before)
         confirming = plan.sweep.confirm_seeds * (1 + (plan.sweep.confirm_base and bool(plan.axes)))
-        return (total * plan.sweep.seeds + confirming * epochs) * images, images
+        return round((total * plan.sweep.seeds + confirming * epochs) * images), images
 
 
 def best(results: Sequence[Result], direction: str) -> Result | None:

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -84,6 +85,7 @@ def _cluster() -> Iterator[None]:
     started = not ray.is_initialized()
     try:
         if started:
+            _require_answer(address)
             ray.init(address=address, **settings)
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray's own handlers would end the process at once
             if interrupt.watching():
@@ -98,6 +100,13 @@ def _cluster() -> Iterator[None]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _require_answer(address: str | None) -> None:
+    """Raises OSError if nobody listens at an address: Ray itself would ask on for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def share(

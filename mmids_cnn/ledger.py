@@ -55,18 +55,19 @@ class Ledger:
 
     Args:
       folder: made if it is not there.
-      warn: told of a file that is damaged; its members are trained again.
+      data: the fingerprint of the data that members are trained on.
+      warn: told of a file that is damaged or about other data; its members are trained again.
     """
 
-    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
-        self._folder, self._warn = folder, warn
+    def __init__(self, folder: Path, data: str, warn: Callable[[str], None]) -> None:
+        self._folder, self._data, self._warn = folder, data, warn
         self._entries: dict[Member, Entry] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.json")):
             try:
                 self._read(path)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                warn(f"skipped {path}, which is damaged ({type(error).__name__}: {error})")
+                warn(f"skipped {path}, which cannot be used ({type(error).__name__}: {error})")
 
     def entry(self, member: Member) -> Entry | None:
         """What is known of a member."""
@@ -146,6 +147,8 @@ class Ledger:
         content = json.loads(path.read_text())
         if content.pop("self") != checkpoint.digest_of_json(content):
             raise ValueError("its content is not what was saved")
+        if content["data"] != self._data:
+            raise ValueError(f"trained on other data, of fingerprint {content['data'][:16]}")
         for index, one in enumerate(content["members"]):
             member = Member(one["trial"], one["seed"])
             entry = Entry(

@@ -12,6 +12,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import space
 from mmids_cnn.config import Experiment, leaf, one_of
 
+POPULATIONS, CONFIRM = "populations", "confirm"  # folders: trained to choose from, and to confirm
 _COMBINATIONS = 4096  # of values at the borders of the space, tried together at most
 
 
@@ -76,6 +77,16 @@ class Plan:
         """The seeds that confirm the winner: none of those it was chosen by."""
         first = self.experiment.seed + (self.sweep.seeds if self.axes else 0)
         return tuple(range(first, first + self.sweep.confirm_seeds))
+
+    @property
+    def epochs(self) -> float:
+        """Epochs of a trial, their mean where they are swept; for TPE, which chooses them, of the space."""
+        name, own = "num_epochs", self.experiment.num_epochs
+        if all(axis.leaf != name for axis in self.axes):
+            return own
+        known = range(self.trials) if self.sweep.search != "tpe" else ()
+        points = [self.point(number) for number in known] or list(self.borders())
+        return sum(point[name] for point in points) / len(points)
 
     def borders(self) -> Iterator[dict[str, Any]]:
         """Settings at the border of the space: if all of them can be trained, every setting can."""

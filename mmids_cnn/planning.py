@@ -1,5 +1,6 @@
 """Makes a sweep's `Plan` out of its configuration, and refuses what makes no sense before anything starts."""
 
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ def resolve(config: Mapping[str, Any] | Any) -> Plan:
         raise ConfigError(f"config.sweep: expected a section, got {section!r}")
     leaves = dict(section.items())
     _refuse_test(leaves.get("metric"))
+    _refuse_password(leaves.get("storage"))
     described = leaves.pop("space", None)
     if not hasattr(described, "items"):
         raise ConfigError(
@@ -61,6 +63,16 @@ def _refuse_test(metric: Any) -> None:
         raise ConfigError(
             f"config.sweep.metric: expected 'validation/accuracy' or 'validation/loss', got {metric!r}; the "
             "test split is for the figure that is reported, never to choose by"
+        )
+
+
+def _refuse_password(storage: Any) -> None:
+    """The address is written into the sweep's files, and shown."""
+    parts = urllib.parse.urlsplit(storage if isinstance(storage, str) else "")
+    if parts.password is not None or "password" in urllib.parse.parse_qs(parts.query):
+        raise ConfigError(
+            "config.sweep.storage: expected an address without a password, which would be written into the "
+            "sweep's files, got one with it; take it out, and put it into PGPASSWORD or ~/.pgpass"
         )
 
 
@@ -110,6 +122,14 @@ def _check_combinations(plan: Plan) -> None:
 
 def _check_search(plan: Plan) -> None:
     sweep = plan.sweep
+    if not plan.axes:
+        if sweep.trials or sweep.search != "grid" or not sweep.confirm_seeds:
+            raise ConfigError(
+                "config.sweep.space: expected something to choose from, or no trials of a grid and "
+                f"confirm_seeds >= 1, got an empty space, {sweep.trials} trials, search {sweep.search!r} and "
+                f"{sweep.confirm_seeds} confirm_seeds; set --config.sweep.space...=choice(...)"
+            )
+        return
     size = space.grid_size([axis.domain for axis in plan.axes])
     if sweep.search == "grid":
         continuous = [axis.leaf for axis in plan.axes if axis.domain.values is None]
@@ -128,10 +148,10 @@ def _check_search(plan: Plan) -> None:
                 f"config.sweep.space: expected at most {space.MANY:,} settings, got {size:,}; set "
                 "--config.sweep.search=random"
             )
-    elif plan.axes and sweep.trials == 0:
+    elif not 1 <= sweep.trials <= space.MANY:
         raise ConfigError(
-            f"config.sweep.trials: expected an integer >= 1 for a {sweep.search} search, got 0; set "
-            "--config.sweep.trials"
+            f"config.sweep.trials: expected an integer from 1 to {space.MANY:,} for a {sweep.search} search, "
+            f"got {sweep.trials}; set --config.sweep.trials"
         )
     best = "maximize" if sweep.metric.endswith("accuracy") else "minimize"
     if sweep.direction != best:

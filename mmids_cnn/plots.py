@@ -160,12 +160,15 @@ def _curves(plan: Plan, results: Sequence[Result], winner: Result | None) -> Fig
         best = winner is not None and result.number == winner.number
         colour = _BEST if best else colours.get(result.number, _BROKEN)
         for one in result.seeds:
-            rows = [row for row in one["rows"] if math.isfinite(row[metric])]
+            rows = [row for row in one["rows"] if row[metric] is not None]
             at = [height(metric, row[metric]) for row in rows]
             heights += at
             style: dict[str, Any] = {"color": colour, "zorder": 3 if best else 2, "lw": 2 if best else 1.1}
             panel.plot([row["epoch"] for row in rows], at, "-o", ms=3, **style)
-    panel.set(xlabel="epoch", ylim=limits(heights))
+    last = max(
+        (one["rows"][-1]["epoch"] for result in results for one in result.seeds if one["rows"]), default=1
+    )
+    panel.set(xlabel="epoch", ylim=limits(heights), xlim=(0.5, last + 0.5))
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(axis="y")
     value_axis(metric, panel)

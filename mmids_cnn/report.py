@@ -21,6 +21,7 @@ from mmids_cnn.search import COMPLETE, Result
 
 TRIALS, BEST, WINNER, REPORT = "trials.csv", "best.json", "winner.py", "report.html"
 _RESAMPLES = 10_000
+_FEWEST = 5  # values that an interval is given for
 
 
 def write(
@@ -60,17 +61,19 @@ def write(
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation over seeds (n - 1), n, and a 95 % bootstrap interval of the mean.
 
-    The interval is that of percentiles over resampled seeds (Efron 1979), with a generator of fixed seed; it
-    and the deviation are None for a single value.
+    The interval is that of percentiles over resampled seeds (Efron 1979), with a generator of fixed seed;
+    None for fewer than five values, whose interval would be little but their range. The deviation is None for
+    a single value.
 
     >>> spread([1.0, 2.0, 3.0])["mean"], spread([1.0, 2.0, 3.0])["sd"], spread([0.5])["sd"]
     (2.0, 1.0, None)
     """
     found: dict[str, Any] = {"mean": statistics.fmean(values), "sd": None, "n": len(values), "interval": None}
     if len(values) > 1:
+        found["sd"] = statistics.stdev(values)
+    if len(values) >= _FEWEST:
         chosen = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
         means = np.asarray(values)[chosen].mean(axis=1)
-        found["sd"] = statistics.stdev(values)
         found["interval"] = [float(x) for x in np.quantile(means, (0.025, 0.975))]
     return found
 
@@ -111,9 +114,11 @@ def _interval(metric: str, found: Mapping[str, Any]) -> str:
     if found["sd"] is None:
         return f"{show(metric, found['mean'])} (n = 1)"
     scale, unit, digits = (100, " %", 2) if metric.endswith("accuracy") else (1, "", 4)
-    mean, sd, (low, high) = found["mean"], found["sd"], found["interval"]
-    numbers = [f"{scale * x:.{digits}f}" for x in (mean, sd, low, high)]
-    return f"{numbers[0]} ± {numbers[1]}{unit} (n = {found['n']}, 95 % interval {numbers[2]} to {numbers[3]})"
+    mean, sd, *ends = (
+        f"{scale * x:.{digits}f}" for x in (found["mean"], found["sd"], *(found["interval"] or ()))
+    )
+    interval = f", 95 % interval {ends[0]} to {ends[1]}" if ends else ""
+    return f"{mean} ± {sd}{unit} (n = {found['n']}{interval})"
 
 
 def _csv(plan: Plan, results: Sequence[Result]) -> str:
@@ -137,8 +142,9 @@ def _experiment_file(plan: Plan, winner: Result, workdir: Path) -> str:
     tree = config_lib.to_dict(experiment)
     tree["eval"]["every_epochs"] = plan.experiment.eval.every_epochs
     tree["dataset"]["placement"] = plan.experiment.dataset.placement
+    title = f"The best of the sweep {workdir.name}, trial {winner.number}: {describe(winner.settings)}."
     return (
-        f'"""The best of the sweep {workdir.name}, trial {winner.number}: {describe(winner.settings)}."""\n\n'
+        f"{_docstring(title)}\n\n"
         "from ml_collections import ConfigDict\n\n\n"
         "def get_config() -> ConfigDict:\n"
         '    """Returns the complete configuration."""\n'
@@ -146,6 +152,11 @@ def _experiment_file(plan: Plan, winner: Result, workdir: Path) -> str:
         f"{_indent(pprint.pformat(tree, sort_dicts=False, width=90), 8)}\n"
         "    )\n"
     )
+
+
+def _docstring(text: str) -> str:
+    """A docstring of any text: what would end it is escaped."""
+    return '"""' + repr(text)[1:-1].replace('"', '\\"').replace("\\'", "'") + '"""'
 
 
 def _indent(text: str, by: int) -> str:

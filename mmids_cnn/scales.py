@@ -1,5 +1,6 @@
 """The axes of a sweep's pictures: a setting on its own scale, an accuracy by the logarithm of its error."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,13 +21,13 @@ def place_of(panel: Axes, axis: Axis, *, vertical: bool) -> Callable[[Any], floa
     domain = axis.domain
     if isinstance(domain, space.Choice):
         order = _ordered(domain.options)
-        labels = [f"{value:.3g}" if type(value) is float else str(value) for value in order]
-        along.set_major_locator(FixedLocator(range(len(order))))
-        along.set_major_formatter(FuncFormatter(lambda at, _: labels[round(at)]))
+        labels, places = [str(value) for value in order], _places(order)
+        along.set_major_locator(FixedLocator(places))
+        along.set_major_formatter(FuncFormatter(lambda _, index: labels[index] if index is not None else ""))
         if not vertical and sum(map(len, labels)) > 40:
             panel.tick_params(axis="x", rotation=30)
-        panel.set(**{f"{name}lim": (-0.5, len(order) - 0.5)})
-        return lambda value: float(order.index(value))
+        panel.set(**{f"{name}lim": (places[0] - 0.5, places[-1] + 0.5)})
+        return lambda value: places[order.index(value)]
     if isinstance(domain, space.Range) and domain.log:
         panel.set(**{f"{name}scale": "log"})
         panel.set(**{f"{name}lim": (domain.low / 1.1, domain.high * 1.1)})
@@ -35,6 +36,8 @@ def place_of(panel: Axes, axis: Axis, *, vertical: bool) -> Callable[[Any], floa
         along.set_major_formatter(FuncFormatter(lambda at, _: f"{at:.3g}"))
         along.set_minor_formatter(NullFormatter())
         return float
+    if isinstance(domain, space.Integers):
+        along.set_major_locator(MaxNLocator(integer=True))
     margin = 0.04 * (domain.high - domain.low)
     panel.set(**{f"{name}lim": (domain.low - margin, domain.high + margin)})
     return float
@@ -72,6 +75,19 @@ def _accuracies(low: float, high: float) -> list[float]:
     if (1 - low) / max(1 - high, _LEAST_ERROR) > 5:
         return list(_ACCURACIES)
     return [float(value) for value in MaxNLocator(6).tick_values(low, high) if value < 1]
+
+
+def _places(order: Sequence[Any]) -> list[float]:
+    """Where values that are chosen from lie: numbers by their logarithm if they spread, all else evenly."""
+    even = [float(index) for index in range(len(order))]
+    if len(order) < 3 or any(type(value) not in (int, float) or value <= 0 for value in order):
+        return even
+    if order[-1] / order[0] < 5:
+        return even
+    unit = math.log(order[-1] / order[0]) / (len(order) - 1)
+    places = [math.log(value / order[0]) / unit for value in order]
+    # Marks closer than that would have their labels on top of one another.
+    return places if min(b - a for a, b in itertools.pairwise(places)) > 0.4 else even
 
 
 def _ordered(options: Sequence[Any]) -> list[Any]:

@@ -64,12 +64,14 @@ class Study:
       plan: the sweep.
       workdir: the run folder, locked by this process; the journal lies there.
       name: what the study is called in the storage.
+      data: the fingerprint of the data that trials are trained on.
 
     Raises:
-      RunError: the storage cannot be used, or has a study of that name of another configuration.
+      RunError: the storage cannot be used, or has a study of that name of another configuration or of other
+        data.
     """
 
-    def __init__(self, plan: Plan, workdir: Path, name: str) -> None:
+    def __init__(self, plan: Plan, workdir: Path, name: str, data: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._plan = plan
         self._storage = _open(plan.sweep.storage, workdir / JOURNAL)
@@ -81,7 +83,9 @@ class Study:
         )
         self._id = self._storage.get_study_id_from_name(name)
         self._distributions = {axis.leaf: _distribution(axis.domain) for axis in plan.axes}
-        self._claim(name)
+        leaves = {k: v for k, v in plan_lib.fixed(plan).items() if k not in plan_lib.GROWS}
+        self._claim("sweep", json.dumps(leaves, sort_keys=True), f"no study {name!r} but this sweep's")
+        self._claim("data", data, f"the data that study {name!r} began with")
 
     def batches(self) -> list[range]:
         """The numbers of the trials, by batches that are suggested together."""
@@ -178,30 +182,33 @@ class Study:
             settings[axis.leaf] = value
         return settings
 
-    def _claim(self, name: str) -> None:
-        """Refuses a study that another sweep has begun under this name."""
-        leaves = {k: v for k, v in plan_lib.fixed(self._plan).items() if k not in plan_lib.GROWS}
-        text = json.dumps(leaves, sort_keys=True)
-        found = self._study.user_attrs.get("sweep")
+    def _claim(self, attribute: str, text: str, expected: str) -> None:
+        """Refuses a study that a sweep of another kind has begun under this name."""
+        found = self._study.user_attrs.get(attribute)
         if found is None:
-            self._study.set_user_attr("sweep", text)
+            self._study.set_user_attr(attribute, text)
         elif found != text:
             raise RunError(
-                f"config.sweep.storage: expected no study {name!r} but this sweep's, found one of another; "
-                "give the sweep another name with --workdir, or another storage"
+                f"config.sweep: expected {expected}, found another; give the sweep another --workdir"
             )
 
 
 def _open(address: str, journal: Path) -> BaseStorage:
     if not address:
         _mend(journal)
-        return JournalStorage(JournalFileBackend(str(journal)))
+        try:
+            return JournalStorage(JournalFileBackend(str(journal)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # from wherever its lines are used
+            raise RunError(
+                f"{journal}: expected Optuna's journal, found one that is damaged ({error}); move it away, "
+                "and give the same command again: no finished training is repeated"
+            ) from error
     try:
         return optuna.storages.get_storage(address)
     except Exception as error:  # SQLAlchemy and its drivers raise many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(
-            f"config.sweep.storage: expected a database that answers at {_without_password(address)}, found: "
+            f"config.sweep.storage: expected a database that answers at {address}, found: "
             f"{reason}; see to it, or set --config.sweep.storage= to a file"
         ) from error
 
@@ -212,11 +219,6 @@ def _mend(journal: Path) -> None:
     with contextlib.suppress(FileNotFoundError), open(journal, "r+b") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
-
-
-def _without_password(address: str) -> str:
-    scheme, _, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _distribution(domain: space.Domain) -> BaseDistribution:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+_HUGE = 1e300  # far from where arithmetic on the ends of a range could overflow
 MANY = 10_000  # values of a domain, or settings of a grid: more can hardly be meant
 
 
@@ -113,7 +114,7 @@ def parse(text: str) -> Domain:
     if name not in ("uniform", "log_uniform", "integers"):
         raise ValueError(f"expected {_FORMS}, got {text!r}")
     kinds = (int,) if name == "integers" else (int, float)
-    if len(arguments) != 2 or any(type(x) not in kinds or not math.isfinite(x) for x in arguments):
+    if len(arguments) != 2 or any(type(x) not in kinds or not abs(x) < _HUGE for x in arguments):
         what = "integers" if name == "integers" else "finite numbers"
         raise ValueError(f"expected two {what}, low and high, got {text!r}")
     low, high = arguments

@@ -25,6 +25,7 @@ from mmids_cnn.terminal import Terminal
 
 PLAN = "sweep.json"
 BEST = "best.json"
+RESULTS = ("trials.csv", "winner.py", "report.html")  # beside it
 
 
 def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
@@ -59,9 +60,9 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
             workdir.mkdir(parents=True, exist_ok=True)
         with files.lock(workdir / ".lock"), files.faults(f"writing to {workdir}"):
             check(workdir, plan)  # again, now that no other run can be at work here
-            files.write_json(workdir / PLAN, plan.to_dict())
             name = study_name(plan, workdir)
             at_work = contest.Contest(plan, dataset, workdir, terminal, name, execute)
+            files.write_json(workdir / PLAN, plan.to_dict())  # the storage has answered
             with contextlib.closing(at_work):
                 best = at_work.run()
     terminal.say(best["summary"])
@@ -77,14 +78,26 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
     run.require_writable(workdir)
     if (workdir / run.CONFIG).exists():
         raise RunError(f"{workdir}: expected a sweep, found a run; give the sweep another --workdir")
+    if ":" in str(workdir):
+        raise RunError(
+            f"{workdir}: expected a folder without ':', after which --config takes no path; give the sweep "
+            "another --workdir"
+        )
     if not (workdir / PLAN).exists():
         return None
-    before = planning.resolve(files.read_json(workdir / PLAN))
-    best = files.read_json(workdir / BEST) if (workdir / BEST).exists() else None
+    tree = files.read_json(workdir / PLAN)
+    try:
+        before = planning.resolve(tree)
+    except (ConfigError, AttributeError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{workdir / PLAN}: expected the plan of a sweep, found one that is damaged ({error}); give the "
+            "sweep another --workdir"
+        ) from None
     changed = plan_lib.differences(before, plan)
     if not changed:
-        return best
-    if not (best and best["confirmed"]) and not plan.sweep.halving and plan.trials >= before.trials:
+        return _result(workdir)
+    confirming = any((workdir / plan_lib.CONFIRM).glob("*.json"))  # the test split has been scored
+    if not confirming and not plan.sweep.halving and plan.trials >= before.trials:
         changed = {name: pair for name, pair in changed.items() if name not in plan_lib.GROWS}
     if changed:
         fields = "; ".join(f"config.{k}: {old!r} there, {new!r} here" for k, (old, new) in changed.items())
@@ -95,11 +108,21 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
     return None
 
 
+def _result(workdir: Path) -> dict[str, Any] | None:
+    """The content of `best.json`, None where a file of the result is missing or damaged: it is made anew."""
+    with contextlib.suppress(RunError):
+        best = files.read_json(workdir / BEST)
+        whole = isinstance(best, dict) and {"summary", "confirmed"} <= best.keys()
+        if whole and all((workdir / name).exists() for name in RESULTS):
+            return best
+    return None
+
+
 def study_name(plan: Plan, workdir: Path) -> str:
-    """What the sweep is called in a storage that many share: its folder's name and a digest of its plan."""
+    """What the sweep is called: a digest of its plan, in a storage that many share also its folder's name."""
     leaves = {name: value for name, value in plan_lib.fixed(plan).items() if name not in plan_lib.GROWS}
     digest = hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
-    return f"{workdir.resolve().name}-{digest[:8]}"
+    return f"{workdir.resolve().name if plan.sweep.storage else 'sweep'}-{digest[:8]}"
 
 
 def _require_packages(plan: Plan) -> None:

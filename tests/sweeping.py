@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import sweep as sweep_file
-from mmids_cnn import executor, plan, planning, search, sweep
+from mmids_cnn import data, executor, plan, planning, search, sweep
 from mmids_cnn.datasets import idx
 from mmids_cnn.terminal import Terminal
 
@@ -19,10 +19,11 @@ SIZES = {
 RATES = "choice(1e-3, 1e-2, 3e-2, 1e-1)"
 
 
-def write_archives(folder: Path) -> Path:
-    """The first images of MNIST as IDX archives of their own."""
+def write_archives(folder: Path, first: int = 0) -> Path:
+    """Some images of MNIST, from number `first` on, as IDX archives of their own."""
+    folder.mkdir(exist_ok=True)
     for name, size in SIZES.items():
-        array = idx.read(idx.SHIPPED / f"{name}.gz")[:size]
+        array = idx.read(idx.SHIPPED / f"{name}.gz")[first : first + size]
         header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
         (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), 1))
     return folder
@@ -67,7 +68,8 @@ def run(a_plan: plan.Plan, workdir: Path) -> dict[str, Any]:
 
 def results(a_plan: plan.Plan, workdir: Path) -> list[search.Result]:
     """What the record of a finished sweep says."""
-    return search.Study(a_plan, workdir, sweep.study_name(a_plan, workdir)).results()
+    fingerprint = data.load(a_plan.experiment.dataset).fingerprint
+    return search.Study(a_plan, workdir, sweep.study_name(a_plan, workdir), fingerprint).results()
 
 
 def outcome(a_plan: plan.Plan, workdir: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import csv
 import html.parser
 import math
 import re
+import shlex
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import pytest
 import sweeping
 from matplotlib.figure import Figure
 
+from mmids_cnn import board, cli, report, scales, space
 from mmids_cnn import plan as plan_lib
-from mmids_cnn import report, scales
 from mmids_cnn.search import COMPLETE, NONFINITE, PRUNED, Result
 
 FOLDER = Path("nowhere")
@@ -72,15 +73,17 @@ def scores(*values: float | None) -> list[dict[str, Any]]:
 
 
 def test_spread_by_hand() -> None:
-    found = report.spread([0.98, 0.99, 1.0, 0.99])
+    values = [0.98, 0.99, 1.0, 0.99, 0.99]
+    found = report.spread(values)
     assert found["mean"] == pytest.approx(0.99)
-    assert found["sd"] == pytest.approx(math.sqrt((0.01**2 + 0.01**2) / 3))
-    assert found["n"] == 4
-    # Resampled means of four have sd sqrt(2e-4 / 4 / 4) = 0.0035; the interval is two of them to each side.
+    assert found["sd"] == pytest.approx(math.sqrt((0.01**2 + 0.01**2) / 4))
+    assert found["n"] == 5
+    # Resampled means of five have sd sqrt(2e-4 / 5 / 5) = 0.0028; the interval is two of them to each side.
     low, high = found["interval"]
-    assert low == pytest.approx(0.99 - 0.007, abs=0.0015)
-    assert high == pytest.approx(0.99 + 0.007, abs=0.0015)
-    assert report.spread([0.98, 0.99, 1.0, 0.99]) == found
+    assert low == pytest.approx(0.99 - 0.0056, abs=0.0015)
+    assert high == pytest.approx(0.99 + 0.0056, abs=0.0015)
+    assert report.spread(values) == found
+    assert report.spread(values[:4])["interval"] is None
     assert report.spread([0.5]) == {"mean": 0.5, "sd": None, "n": 1, "interval": None}
 
 
@@ -102,7 +105,7 @@ def test_files(plan: plan_lib.Plan, tmp_path: Path) -> None:
     assert best["confirmed"]["base"]["test/accuracy"] == {"mean": 0.9, "sd": None, "n": 1, "interval": None}
     first, second, third, *_ = best["summary"].splitlines()
     assert first.startswith("best: trial 3, ")
-    assert "validation/accuracy 98.00 ± 1.41 % (n = 2, 95 % interval 97.00 to 99.00)" in first
+    assert "validation/accuracy 98.00 ± 1.41 % (n = 2)" in first
     assert "97.00 ± 1.41 % (n = 2" in second
     assert third.endswith("90.00 % (n = 1) of 200 test images right, 1 more diverged")
 
@@ -154,6 +157,40 @@ def test_page_where_all_diverged(plan: plan_lib.Plan, tmp_path: Path) -> None:
     assert report.write(plan, tmp_path, results, None, {}) == {}
     assert "Every trial diverged." in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "best.json").exists()
+
+
+@pytest.mark.parametrize("name", ['it\'s "it"', '"""', "a\\Nb", "a\nb", "\\'\"", "é {x}"])
+def test_winner_file_of_a_folder_of_any_name(plan: plan_lib.Plan, tmp_path: Path, name: str) -> None:
+    results = made_up(plan)
+    (tmp_path / name).mkdir()
+    best = report.write(plan, tmp_path / name, results, results[3], {})
+    config = cli.load_config(shlex.split(best["command"])[3].removeprefix("--config="))
+    assert config.to_dict()["optimizer"]["learning_rate"] == results[3].settings["optimizer.learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("options", "even"),
+    [
+        ((1e-4, 1e-3, 1e-2), True),
+        ((1e-4, 2e-4, 1e-1), True),
+        ((1e-4, 1e-3, 1e-1), False),
+        ((0.99, 0.9999), True),
+    ],
+)
+def test_choices_lie_by_their_logarithm_where_there_is_room(options: tuple[float, ...], even: bool) -> None:
+    axis, panel = plan_lib.Axis("optimizer.b2", space.Choice(options), ""), Figure().subplots()
+    place = scales.place_of(panel, axis, vertical=False)
+    places = [place(option) for option in options]
+    assert (places == pytest.approx(list(range(len(options))))) == even
+    panel.figure.canvas.draw()
+    assert [label.get_text() for label in panel.get_xticklabels()] == [str(option) for option in options]
+
+
+def test_numbers_close_to_one_are_told_apart() -> None:
+    values = (0.9, 0.99, 0.999, 0.9996, 0.99999, 0.001, 1.0, 0.95)
+    told = [board.describe({"optimizer.b2": value}) for value in values]
+    assert told == [f"b2={value:g}" for value in values]
+    assert board.describe({"optimizer.learning_rate": 0.0123456}) == "learning_rate=0.01235"
 
 
 def test_text_of_the_user_is_escaped(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def settings(plan: plan_lib.Plan, folder: Path, stops: int = 0) -> list[dict[str
     """The settings of all trials; `stops`: the study is closed after each `stops` trials told."""
     folder.mkdir(exist_ok=True)
     while True:
-        study, told = search.Study(plan, folder, "s"), 0
+        study, told = search.Study(plan, folder, "s", "data"), 0
         with contextlib.suppress(StopIteration):
             found = []
             for batch in study.batches():
@@ -68,13 +68,13 @@ def test_tpe_suggests_the_same_wherever_it_was_interrupted(tmp_path: Path) -> No
 
 def test_tpe_suggests_the_same_though_the_batch_was_asked_in_part(tmp_path: Path) -> None:
     plan = sweeping.make(FOLDER, **TPE)
-    whole = search.Study(plan, tmp_path, "s").ask(range(4))
+    whole = search.Study(plan, tmp_path, "s", "data").ask(range(4))
     lines = (tmp_path / search.JOURNAL).read_text().splitlines(keepends=True)
     for kept in range(2, len(lines)):  # a kill after each entry of the journal
         folder = tmp_path / str(kept)
         folder.mkdir()
         (folder / search.JOURNAL).write_text("".join(lines[:kept]))
-        assert search.Study(plan, folder, "s").ask(range(4)) == whole
+        assert search.Study(plan, folder, "s", "data").ask(range(4)) == whole
 
 
 def test_tpe_learns(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_tpe_learns(tmp_path: Path) -> None:
 
 def test_more_trials_go_on_as_if_asked_for_at_once(tmp_path: Path) -> None:
     longer = settings(sweeping.make(FOLDER, **TPE), tmp_path / "longer")
-    study = search.Study(sweeping.make(FOLDER, **{**TPE, "sweep__trials": 6}), tmp_path, "s")
+    study = search.Study(sweeping.make(FOLDER, **{**TPE, "sweep__trials": 6}), tmp_path, "s", "data")
     for batch in study.batches():
         for trial in study.ask(batch):
             study.tell(result(trial), {})
@@ -104,7 +104,7 @@ def test_settings_do_not_depend_on_population_or_batch(name: str, tmp_path: Path
         )
         folder = tmp_path / str(batch)
         folder.mkdir()
-        study = search.Study(plan, folder, "s")
+        study = search.Study(plan, folder, "s", "data")
         (everything,) = study.batches()
         asked.append(study.ask(everything))
     assert asked[0] == asked[1]
@@ -113,19 +113,19 @@ def test_settings_do_not_depend_on_population_or_batch(name: str, tmp_path: Path
 
 def test_tuples_are_choices(tmp_path: Path) -> None:
     plan = sweeping.make(FOLDER, sweep__space__model__channels="choice((4,), (4, 8))")
-    asked = search.Study(plan, tmp_path, "s").ask(range(8))
+    asked = search.Study(plan, tmp_path, "s", "data").ask(range(8))
     assert {trial.settings["model.channels"] for trial in asked} == {(4,), (4, 8)}
 
 
 def test_told_is_told_once_and_read_back(tmp_path: Path) -> None:
     plan = sweeping.make(FOLDER)
-    study = search.Study(plan, tmp_path, "s")
+    study = search.Study(plan, tmp_path, "s", "data")
     first, second, third, _ = study.ask(range(4))
     study.tell(result(first, 0.5), {1: 0.4, 2: 0.5})
     study.tell(result(first, 0.9), {})
     study.tell(diverged(second), {})
     study.tell(result(third, 0.3)._replace(state=search.PRUNED), {1: 0.3})
-    again = search.Study(plan, tmp_path, "s")
+    again = search.Study(plan, tmp_path, "s", "data")
     assert again.told() == {0, 1, 2}
     assert again.results() == [
         result(first, 0.5),
@@ -136,7 +136,7 @@ def test_told_is_told_once_and_read_back(tmp_path: Path) -> None:
 
 def test_optuna_itself_reads_the_record(tmp_path: Path) -> None:
     plan = sweeping.make(FOLDER)
-    study = search.Study(plan, tmp_path, "mine")
+    study = search.Study(plan, tmp_path, "mine", "data")
     asked = study.ask(range(4))
     study.tell(result(asked[0], 0.5), {1: 0.4, 2: 0.5})
     study.tell(diverged(asked[1]), {})
@@ -156,36 +156,53 @@ def test_optuna_itself_reads_the_record(tmp_path: Path) -> None:
 
 def test_sqlite_address_serves_as_well(tmp_path: Path) -> None:
     plan = sweeping.make(FOLDER, sweep__storage=f"sqlite:///{tmp_path}/record.db")
-    study = search.Study(plan, tmp_path, "s")
+    study = search.Study(plan, tmp_path, "s", "data")
     trial = study.ask(range(4))[0]
     study.tell(result(trial, 0.5), {1: 0.5})
-    again = search.Study(plan, tmp_path, "s")
+    again = search.Study(plan, tmp_path, "s", "data")
     assert again.results() == [result(trial, 0.5)]
     assert not (tmp_path / search.JOURNAL).exists()
 
 
 def test_journal_with_a_torn_end_and_a_lock_left_behind(tmp_path: Path) -> None:
     plan = sweeping.make(FOLDER)
-    whole = search.Study(plan, tmp_path, "s").ask(range(4))
+    whole = search.Study(plan, tmp_path, "s", "data").ask(range(4))
     journal = tmp_path / search.JOURNAL
     with open(journal, "a") as file:
         file.write('{"op_code":4,"worker_id":"torn')
     journal.with_name(f"{journal.name}.lock").symlink_to(journal)
-    study = search.Study(plan, tmp_path, "s")
+    study = search.Study(plan, tmp_path, "s", "data")
     assert study.ask(range(4)) == whole
     study.tell(result(whole[0], 0.5), {})
-    assert search.Study(plan, tmp_path, "s").told() == {0}
+    assert search.Study(plan, tmp_path, "s", "data").told() == {0}
 
 
 def test_study_of_another_sweep_is_refused(tmp_path: Path) -> None:
-    search.Study(sweeping.make(FOLDER), tmp_path, "s")
-    search.Study(sweeping.make(FOLDER, sweep__population=1, sweep__confirm_seeds=9), tmp_path, "s")
+    search.Study(sweeping.make(FOLDER), tmp_path, "s", "data")
+    search.Study(sweeping.make(FOLDER, sweep__population=1, sweep__confirm_seeds=9), tmp_path, "s", "data")
     with pytest.raises(RunError, match="expected no study 's' but this sweep's"):
-        search.Study(sweeping.make(FOLDER, sweep__seeds=3), tmp_path, "s")
+        search.Study(sweeping.make(FOLDER, sweep__seeds=3), tmp_path, "s", "data")
 
 
-def test_database_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:
-    plan = sweeping.make(FOLDER, sweep__storage=f"sqlite:////me:secret@{tmp_path}/no/folder/x.db")
-    with pytest.raises(RunError, match="expected a database that answers") as caught:
-        search.Study(plan, tmp_path, "s")
-    assert "secret" not in str(caught.value).partition("found:")[0]
+def test_study_of_other_data_is_refused(tmp_path: Path) -> None:
+    search.Study(sweeping.make(FOLDER), tmp_path, "s", "data")
+    with pytest.raises(RunError, match="expected the data that study 's' began with"):
+        search.Study(sweeping.make(FOLDER), tmp_path, "s", "other")
+
+
+def test_damaged_journal(tmp_path: Path) -> None:
+    search.Study(sweeping.make(FOLDER), tmp_path, "s", "data").ask(range(4))
+    journal = tmp_path / search.JOURNAL
+    first, rest = journal.read_bytes().split(b"\n", 1)
+    for damaged in (first[:9] + b"\x00" + first[10:], b"[]", b"{}"):
+        journal.write_bytes(damaged + b"\n" + rest)
+        with pytest.raises(
+            RunError, match=r"optuna\.log: expected Optuna's journal, found one that is damaged"
+        ):
+            search.Study(sweeping.make(FOLDER), tmp_path, "s", "data")
+
+
+def test_database_that_is_not_there(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, sweep__storage=f"sqlite:////{tmp_path}/no/folder/x.db")
+    with pytest.raises(RunError, match="expected a database that answers"):
+        search.Study(plan, tmp_path, "s", "data")

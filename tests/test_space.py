@@ -35,6 +35,9 @@ BAD = [
     (RATE, "log_uniform(1e-1, 1e-4)", "expected low < high"),
     (RATE, "uniform(1, 1)", "expected low < high"),
     (RATE, "uniform(0, 1e999)", "expected two finite numbers"),
+    (RATE, f"uniform(0, 1{'0' * 400})", "expected two finite numbers"),
+    (RATE, f"log_uniform(1, 1{'0' * 400})", "expected two finite numbers"),
+    (RATE, f"integers(0, 1{'0' * 400})", "expected two integers"),
     (RATE, "uniform(1)", "expected two finite numbers"),
     (RATE, "uniform(True, 2)", "expected two finite numbers"),
     (RATE, "uniform(low=1, high=2)", "expected choice"),
@@ -65,8 +68,8 @@ BAD = [
     ("sweep", 3, "expected a section"),
     ("sweep.search", "annealing", "expected one of 'grid', 'random', 'tpe'"),
     ("sweep.trials", 3, "expected 0 (all of the grid) or 4"),
-    ("sweep.search", "random", "expected an integer >= 1 for a random search, got 0"),
-    ("sweep.search", "tpe", "expected an integer >= 1 for a tpe search, got 0"),
+    ("sweep.search", "random", "expected an integer from 1 to 10,000 for a random search, got 0"),
+    ("sweep.search", "tpe", "expected an integer from 1 to 10,000 for a tpe search, got 0"),
     ("sweep.seeds", 0, "expected an integer >= 1"),
     ("sweep.metric", "test/accuracy", "never to choose by"),
     ("sweep.metric", "train/loss", "expected one of 'validation/accuracy'"),
@@ -78,6 +81,8 @@ BAD = [
     ("sweep.rungs", (2, 1), "expected ascending epochs"),
     ("sweep.rungs", (0,), "expected ascending epochs"),
     ("sweep.storage", "results.db", "or an address such as"),
+    ("sweep.storage", "postgresql://me:secret@host/name", "expected an address without a password"),
+    ("sweep.storage", "postgresql://host/name?user=me&password=secret", "PGPASSWORD or ~/.pgpass"),
     ("sweep.executor", "slurm", "expected one of 'local', 'ray'"),
     ("sweep.populations_per_device", 0, "expected an integer >= 1"),
     ("sweep.confirm_seeds", -1, "expected an integer >= 0"),
@@ -98,7 +103,34 @@ def test_refused(leaf: str, value: Any, words: str) -> None:
     message = str(caught.value)
     assert message.startswith("config.")
     assert words in message
+    assert "secret" not in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        {"sweep.confirm_seeds": 0},
+        {"sweep.search": "random", "sweep.trials": 10},
+        {"sweep.trials": 10},
+        {"sweep.search": "tpe"},
+    ],
+)
+def test_a_search_of_nothing_is_refused(leaves: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"config\.sweep\.space: expected something to choose from"):
+        planning.resolve(sweeping.tree(FOLDER, {RATE: "", "sweep.confirm_seeds": 2, **leaves}))
+
+
+@pytest.mark.parametrize(
+    ("leaves", "epochs"),
+    [
+        ({}, 2),
+        ({SPACE + "num_epochs": "choice(1, 5)"}, 3),
+        ({SPACE + "num_epochs": "choice(1, 5)", "sweep.search": "tpe", "sweep.trials": 3}, 3),
+    ],
+)
+def test_epochs_of_a_trial(leaves: dict[str, Any], epochs: float) -> None:
+    assert planning.resolve(sweeping.tree(FOLDER, leaves)).epochs == epochs
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import sweeping
 from conftest import ROOT
@@ -220,7 +222,7 @@ def test_finished_sweep_shows_its_result_and_trains_nothing(whole: tuple[plan.Pl
 def test_lost_files_are_made_up_for_by_the_record(whole: tuple[plan.Plan, Path], tmp_path: Path) -> None:
     """Where only Optuna's journal is left, finished trials are not trained again."""
     a_plan, workdir = whole
-    again = tmp_path / workdir.name  # the name of the study has the folder's name in it
+    again = tmp_path / "it"
     again.mkdir()
     for name in (search.JOURNAL, "sweep.json"):
         (again / name).write_bytes((workdir / name).read_bytes())
@@ -228,6 +230,65 @@ def test_lost_files_are_made_up_for_by_the_record(whole: tuple[plan.Plan, Path],
         sweeping.run(a_plan, again)
     assert {job.split for job in counter.jobs} == {"test"}
     assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
+
+
+def copied(workdir: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(workdir, folder / "renamed"))
+
+
+def test_folder_that_was_renamed_goes_on_with_its_record(
+    whole: tuple[plan.Plan, Path], tmp_path: Path
+) -> None:
+    a_plan, workdir = whole
+    again = copied(workdir, tmp_path)
+    for name in ("best.json", "trials.csv", "report.html"):
+        (again / name).unlink()
+    with counting() as counter:
+        sweeping.run(a_plan, again)
+    assert counter.jobs == []
+    assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
+    assert (again / "report.html").exists()
+    journal = optuna.storages.journal.JournalFileBackend(str(again / search.JOURNAL))
+    optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(journal))  # the only one
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", '{"a": 1}', "{", ""])
+@pytest.mark.parametrize("name", ["sweep.json", "best.json"])
+def test_damaged_file_of_a_finished_sweep(
+    whole: tuple[plan.Plan, Path], tmp_path: Path, name: str, damage: str
+) -> None:
+    a_plan, workdir = whole
+    again = copied(workdir, tmp_path)
+    (again / name).write_text(damage)
+    if name == "sweep.json":
+        with pytest.raises(RunError, match=r"sweep\.json: expected "):
+            sweeping.run(a_plan, again)
+    else:
+        with counting() as counter:
+            sweeping.run(a_plan, again)
+        assert counter.jobs == []
+        assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
+
+
+def test_other_data_are_refused(
+    whole: tuple[plan.Plan, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, workdir = whole
+    again, other = copied(workdir, tmp_path), sweeping.write_archives(tmp_path / "other", first=1000)
+    (again / "best.json").unlink()
+    elsewhere = sweeping.make(other, **HALVING)
+    with pytest.raises(RunError, match=r"expected the data that study '.*' began with, found another"):
+        sweeping.run(elsewhere, again)
+    (again / search.JOURNAL).unlink()
+    with counting() as counter:
+        sweeping.run(elsewhere, again)
+    assert len(counter.jobs) == 4  # all is trained anew
+    assert "trained on other data" in capsys.readouterr().out
+
+
+def test_folder_whose_name_no_config_can_have(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="expected a folder without ':'"):
+        sweeping.run(sweeping.make(folder), tmp_path / "a:b")
 
 
 def test_damaged_state_is_noticed_and_trained_anew(
@@ -304,6 +365,23 @@ def test_trial_that_diverges_is_a_result(folder: Path, tmp_path: Path) -> None:
     assert [row["validation/accuracy"] == "" for row in rows] == [False, True]
 
 
+def test_steps_that_are_left_out_make_a_result_too(folder: Path, tmp_path: Path) -> None:
+    a_plan = sweeping.make(
+        folder,
+        train__on_nonfinite="skip",
+        optimizer__learning_rate=1e30,
+        sweep__space__optimizer__learning_rate="choice(1e-2, 1e30)",
+        sweep__metric="validation/loss",
+        sweep__direction="minimize",
+        sweep__confirm_seeds=2,
+    )
+    best = sweeping.run(a_plan, tmp_path / "it")
+    tame, wild = sweeping.results(a_plan, tmp_path / "it")
+    assert (tame.state, wild.state, wild.value) == (search.COMPLETE, search.NONFINITE, None)
+    assert (best["confirmed"]["winner"]["diverged"], best["confirmed"]["base"]["diverged"]) == (0, 2)
+    assert "as configured, on all training images: all 2 seeds diverged" in best["summary"]
+
+
 def test_all_diverged(folder: Path, tmp_path: Path) -> None:
     rates = {"sweep__space__optimizer__learning_rate": "choice(1e29, 1e30)"}
     a_plan = sweeping.make(folder, **rates, **HALVING)
@@ -317,14 +395,14 @@ def test_nothing_to_choose_is_trained_over_its_seeds(folder: Path, tmp_path: Pat
     a_plan = sweeping.make(
         folder,
         sweep__space__optimizer__learning_rate="",
-        sweep__confirm_seeds=4,
+        sweep__confirm_seeds=5,
         dataset__validation_examples=0,
     )
     with counting() as counter:
         best = sweeping.run(a_plan, tmp_path / "it")
-    assert [(job.split, len(job.experiments)) for job in counter.jobs] == [("test", 4)]
+    assert [(job.split, len(job.experiments)) for job in counter.jobs] == [("test", 5)]
     found = best["confirmed"]["winner"]["test/accuracy"]
-    assert found["n"] == 4
+    assert found["n"] == 5
     low, high = found["interval"]
     assert low <= found["mean"] <= high
     assert math.isfinite(found["sd"])
@@ -355,5 +433,8 @@ def test_trials_may_be_added_until_something_is_confirmed(folder: Path, tmp_path
     many = sweeping.results(a_plan(8, 2), tmp_path / "it")
     assert many[:4] == few
     assert [one.settings for one in many] == [a_plan(8, 2).point(n) for n in range(8)]
+    with pytest.raises(RunError, match=r"config\.sweep\.trials: 8 there, 12 here"):
+        sweeping.run(a_plan(12, 2), tmp_path / "it")
+    (tmp_path / "it" / "best.json").unlink()  # as if it had been interrupted while it confirmed
     with pytest.raises(RunError, match=r"config\.sweep\.trials: 8 there, 12 here"):
         sweeping.run(a_plan(12, 2), tmp_path / "it")

@@ -396,6 +396,7 @@ def test_nothing_to_choose_is_trained_over_its_seeds(folder: Path, tmp_path: Pat
         folder,
         sweep__space__optimizer__learning_rate="",
         sweep__confirm_seeds=5,
+        sweep__population=5,
         dataset__validation_examples=0,
     )
     with counting() as counter:

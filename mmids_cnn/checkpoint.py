@@ -64,7 +64,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 1, *, read_only: bool = False) -> None:
         sealed.hush_orbax()
-        self._folder, self._read_only = folder, read_only
+        self._folder = folder
+        self._damaged: list[int] = []
         self._keep = _Keep(keep)
         handlers, handler = ocp.handlers.DefaultCheckpointHandlerRegistry(), sealed.SealedHandler()
         handlers.add("state", ocp.args.StandardSave, handler)
@@ -87,6 +88,7 @@ class Checkpoints:
             self._keep.best_score, self._keep.best_step = score, step
         best = {"score": self._keep.best_score, "step": self._keep.best_step}
         content = {"step": step, "score": score, "best": best, "digests": digests, **meta}
+        content = json.loads(json.dumps(content))  # written in the background, while the caller's lists grow
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(copy),
             meta=ocp.args.JsonSave({**content, "self": digest_of_json(content)}),
@@ -146,7 +148,7 @@ class Checkpoints:
         return Restored(step, tree, meta)
 
     def restore_newest(self, warn: Callable[[str], None]) -> Restored | None:
-        """Restores the newest checkpoint that is whole, setting the damaged ones before it aside.
+        """Restores the newest checkpoint that is whole; nothing is changed.
 
         Args:
           warn: told of each checkpoint that is skipped, and why.
@@ -155,24 +157,23 @@ class Checkpoints:
           The checkpoint, or None if there is none at all.
 
         Raises:
-          RunError: there are checkpoints, and all are damaged; none is touched.
+          RunError: there are checkpoints, and all are damaged.
         """
-        damaged = []
+        self._damaged = []
         for step in reversed(self.steps()):
             try:
                 restored = self.restore(step)
             except RunError as error:
                 warn(f"skipped {error}")
-                damaged.append(step)
+                self._damaged.append(step)
                 continue
-            self._set_aside(damaged)
             self._keep.best_score = restored.meta["best"]["score"]
             self._keep.best_step = restored.meta["best"]["step"]
             return restored
-        if damaged:
+        if self._damaged:
             raise RunError(
-                f"{self._folder}: expected a whole checkpoint, found {len(damaged)} damaged; put a copy "
-                "back, or start again with another --workdir"
+                f"{self._folder}: expected a whole checkpoint, found {len(self._damaged)} damaged; put a "
+                "copy back, or start again with another --workdir"
             )
         return None
 
@@ -189,13 +190,13 @@ class Checkpoints:
                 best = restored
         return best
 
-    def _set_aside(self, steps: list[int]) -> None:
-        """Moves damaged steps out of the way, so that they can be saved again and looked at still."""
-        if not steps or self._read_only:
+    def set_aside(self) -> None:
+        """Moves what `restore_newest` skipped away, so that it can be saved again and looked at still."""
+        if not self._damaged:
             return
         aside = self._folder.with_name("checkpoints.damaged")
         aside.mkdir(exist_ok=True)
-        for step in steps:
+        for step in self._damaged:
             shutil.rmtree(aside / str(step), ignore_errors=True)
             (self._folder / str(step)).rename(aside / str(step))
         self._manager.reload()

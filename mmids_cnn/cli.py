@@ -80,6 +80,11 @@ def experiment(config: Any) -> config_lib.Experiment:
     return config_lib.resolve(config)
 
 
+def warn(message: str) -> None:
+    """Says something on standard error that a result depends on."""
+    print(f"note: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
 def arguments() -> list[str]:
     """The words of the command line that are no flags."""
     return list(_ARGUMENTS)

@@ -43,7 +43,7 @@ def main() -> None:
     from mmids_cnn import metrics, model, score, trained
 
     terminal, split = Terminal(), dataset.splits[name]
-    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint)
+    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint, cli.warn)
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
     scorer = score.Scorer(network, {name: split}, experiment.eval.batch_size)
     scorer.compile(restored.params)

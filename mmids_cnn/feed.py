@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -61,24 +62,34 @@ def steps_resident(
 ) -> TrainState:
     """Takes `count` steps from step `first` of an epoch on; `count` is traced, so any piece fits."""
 
-    def body(index: Array, state: TrainState) -> TrainState:
+    def take(index: Array) -> Batch:
         start = index * batch_size
         chosen = lax.dynamic_slice(order, (start,), (batch_size,))
         valid = start + jnp.arange(batch_size) < len(labels)
-        return train_step(state, Batch(images[chosen], labels[chosen], valid))[0]
+        return Batch(images[chosen], labels[chosen], valid)
 
-    return lax.fori_loop(first, first + count, body, state)
+    return _steps(state, take, first, first + count)
 
 
 def steps_streamed(
     state: TrainState, batches: Batch, first: Int32[Array, ""], stop: Int32[Array, ""]
 ) -> TrainState:
     """Takes steps on the stacked batches number `first` to `stop - 1`."""
+    return _steps(state, lambda index: jax.tree.map(lambda stack: stack[index], batches), first, stop)
 
-    def body(index: Array, state: TrainState) -> TrainState:
-        return train_step(state, jax.tree.map(lambda stack: stack[index], batches))[0]
 
-    return lax.fori_loop(first, stop, body, state)
+def _steps(state: TrainState, take: Callable[[Array], Batch], first: Array, stop: Array) -> TrainState:
+    """Steps on the batches number `first` to `stop - 1`.
+
+    The loop carries the next batch, so that the step finds it in memory, however it was taken: fused into the
+    step, different ways to take it made sums round differently.
+    """
+
+    def body(index: Array, carry: tuple[TrainState, Batch]) -> tuple[TrainState, Batch]:
+        state, batch = carry
+        return train_step(state, batch)[0], take(index + 1)
+
+    return lax.fori_loop(first, stop, body, (state, take(first)))[0]
 
 
 @functools.cache

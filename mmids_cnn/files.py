@@ -123,13 +123,13 @@ def lock(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[N
       RunError: another process holds the lock, and `waiting` is None.
     """
     with faults(f"locking {path.parent}"):
-        file = open(path, "a+")  # noqa: SIM115
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.read().decode(errors="backslashreplace").strip() or "another process"
             if waiting is None:
                 raise RunError(
                     f"{path.parent}: expected no other run here, found {holder} at work; "
@@ -137,8 +137,9 @@ def lock(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[N
                 ) from None
             waiting(holder)
             fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        command = " ".join(sys.argv)[:200]
-        file.write(f"process {os.getpid()} on {socket.gethostname()} ({command})\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # it is held, also where a full disk takes no name
+            file.truncate(0)
+            command = " ".join(sys.argv)[:200]
+            name = f"process {os.getpid()} on {socket.gethostname()} ({command})\n"
+            file.write(name.encode(errors="backslashreplace"))
         yield

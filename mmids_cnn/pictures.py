@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mmids_cnn.errors import DataError
 
-MAX_PIXELS = 50_000_000  # a larger picture is refused before it is decoded
+MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535  # a larger picture is refused before it is decoded
 # Pillow reads many more, one of them (EPS) by running a program on the file's content.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _BOX = 20 / 28  # MNIST's digits were fitted into 20x20 of 28x28 pixels, then centred by mass
@@ -57,10 +57,16 @@ def _decode(path: Path) -> Image.Image:
             warnings.simplefilter("ignore")  # phones write damaged metadata around whole pictures
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as file:
-                if math.prod(file.size) > MAX_PIXELS or 0 in file.size:
+                if math.prod(file.size) > MAX_PIXELS or max(file.size) > MAX_SIDE or 0 in file.size:
                     raise DataError(
-                        f"{path}: expected a picture of 1 to {MAX_PIXELS:,} pixels, found "
-                        f"{file.size[0]}x{file.size[1]}; scale it down"
+                        f"{path}: expected a picture of 1 to {MAX_PIXELS:,} pixels, {MAX_SIDE:,} to a side, "
+                        f"found {file.size[0]}x{file.size[1]}; scale it down"
+                    )
+                turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                if file.format == "TIFF" and turned and file.info.get("compression") == "raw":
+                    raise DataError(  # Pillow takes width for height there
+                        f"{path}: expected a picture, found an uncompressed TIFF stored on its side, which "
+                        "cannot be read right; save it as PNG"
                     )
                 picture = ImageOps.exif_transpose(file)
                 picture.load()

@@ -53,7 +53,7 @@ def main() -> None:
 
     from mmids_cnn import model, score, trained
 
-    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint)
+    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint, cli.warn)
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
     logits = score.logits(network, restored.params, np.stack(images))
     probabilities = np.asarray(model.softmax(jnp.asarray(logits)))
@@ -61,6 +61,7 @@ def main() -> None:
     for name, row in zip(names, probabilities, strict=True):
         terminal.say(f"{name}: class {row.argmax()}")
         terminal.say("  " + "  ".join(f"{label}: {p:.4f}" for label, p in enumerate(row)))
+    terminal.say(f"parameters after step {restored.step:,} of {workdir}")
 
 
 if __name__ == "__main__":

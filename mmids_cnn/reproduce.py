@@ -36,8 +36,10 @@ def main() -> int:
     experiment = run.experiment(old)
     if not (old / run.RESULT).exists():
         raise RunError(f"--workdir: expected a finished run, found no {run.RESULT} in {old}; finish it first")
-    if new.resolve() == old.resolve():
-        raise RunError(f"--into: expected a folder other than --workdir, got {new}; name another")
+    if damaged := run.damaged(old):
+        raise RunError(f"{old / damaged[0]}: expected what was written, found a damaged file; put it back")
+    if (new / run.RESULT).exists():  # also --workdir itself
+        raise RunError(f"--into: expected a folder without a finished run, got {new}; name another")
     terminal = Terminal(flags.FLAGS.progress)
     run.execute(experiment, new, terminal)
 
@@ -62,6 +64,9 @@ def differences(old: Path, new: Path) -> list[str]:
         if before.get(key) != after.get(key)
     ]
     rows = [[_timeless(row) for row in run.metrics(path)] for path in (old, new)]
+    if run.experiment(old).eval.every_seconds:  # when it was scored in between is the clock's choice
+        both = {row["step"] for row in rows[0]} & {row["step"] for row in rows[1]}
+        rows = [[row for row in one if row["step"] in both] for one in rows]
     if rows[0] != rows[1]:
         first = next((a for a, b in zip(*rows, strict=False) if a != b), None)
         where = f"from step {first['step']} on" if first else "in their number"

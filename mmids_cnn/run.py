@@ -76,12 +76,13 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
     Raises:
       RunError: the folder cannot be written, or its configuration differs.
     """
-    require_writable(workdir)
     before, result = (_intact(workdir, name) for name in (CONFIG, RESULT))
-    if before is None:  # not there or damaged: each checkpoint holds the configuration as well
-        return None
-    require_same(workdir, config_lib.resolve(before), experiment)
-    return result if result and result["epoch"] >= experiment.num_epochs else None
+    if before is not None:  # where it is not there or damaged, each checkpoint holds it as well
+        require_same(workdir, config_lib.resolve(before), experiment)
+        if result and result["epoch"] >= experiment.num_epochs:
+            return result
+    require_writable(workdir)
+    return None
 
 
 def require_same(workdir: Path, before: config_lib.Experiment, now: config_lib.Experiment) -> None:
@@ -111,8 +112,10 @@ def _intact(workdir: Path, name: str) -> dict[str, Any] | None:
             config_lib.resolve(content)
         if name == RESULT:
             summary(content, workdir)
-        return dict(content)
-    except (RunError, ConfigError, LookupError, TypeError, ValueError):
+        if name == PROVENANCE:
+            return {**content, "dataset": dict(content["dataset"]), "packages": dict(content["packages"])}
+        return {**content}
+    except (RunError, ConfigError, LookupError, TypeError, ValueError, AttributeError):
         return None
 
 

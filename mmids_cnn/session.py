@@ -80,6 +80,15 @@ class Session:
     def _restore(self, checkpoints: checkpoint.Checkpoints) -> tuple[train.TrainState | None, bool]:
         restored = checkpoints.restore_newest(self._terminal.say)
         if restored is None:
+            if (self._workdir / run.RESULT).exists():
+                raise RunError(
+                    f"{self._workdir}: expected the checkpoints of a run that was finished, found none; put "
+                    "them back, or start again with another --workdir"
+                )
+            if run.metrics(self._workdir):
+                self._terminal.say(
+                    f"{self._workdir}: no checkpoint is there yet; starting from the beginning"
+                )
             run.write_metrics(self._workdir, [])
             return None, False
         meta = restored.meta
@@ -96,17 +105,19 @@ class Session:
         self._terminal.say(f"going on from step {restored.step:,} of {self._workdir}")
         if run.metrics(self._workdir)[: len(meta["rows"])] != meta["rows"]:
             self._terminal.say(f"{self._workdir / run.METRICS} was changed or damaged: writing it anew")
-        self._rows = [row for row in meta["rows"] if self._keep(row["step"], restored.step)]
+        checkpoints.set_aside()
+        end = meta["config"]["num_epochs"] * self._per_epoch
+        self._rows = [row for row in meta["rows"] if self._keep(row["step"], restored.step, end)]
         run.write_metrics(self._workdir, self._rows)
         return state, bool(self._rows) and self._rows[-1]["step"] == restored.step
 
-    def _keep(self, step: int, restored: int) -> bool:
-        """Whether an unbroken run would have a row at this step, with `restored` steps taken.
+    def _keep(self, step: int, restored: int, end: int) -> bool:
+        """Whether an unbroken run would have a row at this step, with `restored` steps taken of then `end`.
 
         Not so where a shorter run ended that now goes on, unless its end is due to be scored anyway.
         """
         cadence, last = self._experiment.eval, self._experiment.num_epochs * self._per_epoch
-        ended_there = step == restored and step % self._per_epoch == 0 and step != last
+        ended_there = step == end != last
         due = bool(cadence.every_epochs) and step % (cadence.every_epochs * self._per_epoch) == 0
         return step <= restored and (not ended_there or due or cadence.every_seconds > 0)
 

@@ -1,5 +1,6 @@
 """What a run shows: a bar with rate and time left on a terminal, plain lines elsewhere; the same facts."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,19 @@ MODES = ("auto", "bar", "plain", "none")
 _PLAIN_SECONDS = 10.0  # between plain lines of progress
 
 
+class _Console(Console):
+    """Goes on in silence where whoever reads has gone (`| head`): a run is worth more than what it says."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Terminal:
     """Shows progress, tables and results on standard output; mode 'none' leaves only results."""
 
     def __init__(self, mode: str = "auto") -> None:
-        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.console = _Console(file=sys.stdout, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = 200  # a file or a pipe has no width to keep to
         if mode == "auto":

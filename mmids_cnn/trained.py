@@ -1,6 +1,7 @@
 """The parameters of a run, for whatever is done with them after training."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +16,14 @@ class Trained(NamedTuple):
     step: int
 
 
-def load(workdir: Path, which: str, fingerprint: str) -> Trained:
+def load(workdir: Path, which: str, fingerprint: str, warn: Callable[[str], None]) -> Trained:
     """Parameters of a run, finished or not.
 
     Args:
       workdir: the run folder.
       fingerprint: of the data that is at hand.
       which: 'newest' (that is whole), 'best' (by validation accuracy, else training loss), or a step.
+      warn: told of each checkpoint that is damaged and passed over.
 
     Raises:
       RunError: there is no checkpoint, or the one asked for is not there or not whole.
@@ -32,9 +34,9 @@ def load(workdir: Path, which: str, fingerprint: str) -> Trained:
     with contextlib.closing(checkpoint.Checkpoints(folder, read_only=True)) as checkpoints:
         steps = checkpoints.steps()
         if which == "newest":
-            restored = checkpoints.restore_newest(lambda text: None)
+            restored = checkpoints.restore_newest(warn)
         elif which == "best":
-            restored = checkpoints.restore_best(lambda text: None)
+            restored = checkpoints.restore_best(warn)
         elif which in map(str, steps):
             restored = checkpoints.restore(int(which))
         else:

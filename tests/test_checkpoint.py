@@ -63,6 +63,7 @@ def restored_step(folder: Path) -> tuple[int, list[str]]:
     said: list[str] = []
     with opened(folder) as checkpoints:
         found = checkpoints.restore_newest(said.append)
+        checkpoints.set_aside()
     assert found is not None
     assert checkpoint.fingerprint(found.tree) == checkpoint.fingerprint(TREES[found.step])
     assert all("\n" not in line for line in said)
@@ -189,6 +190,7 @@ def test_damaged_step_can_be_saved_again(copy: Path) -> None:
     with opened(copy) as checkpoints:
         found = checkpoints.restore_newest(lambda text: None)
         assert found is not None and found.step == 14
+        checkpoints.set_aside()
         checkpoints.save(21, TREES[21], {}, 0)
     assert restored_step(copy) == (21, [])
 
@@ -231,6 +233,17 @@ def test_state_may_change_while_it_is_saved(tmp_path: Path) -> None:
         array[:] = 0
         checkpoints.wait()
         assert (checkpoints.restore(1).tree["a"] == np.arange(3e6)).all()
+
+
+def test_meta_may_change_while_it_is_saved(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"step": 0}]
+    with opened(tmp_path / "checkpoints", keep=30) as checkpoints:
+        for step in range(1, 21):
+            checkpoints.save(step, {"a": np.arange(step)}, {"rows": rows}, 0)
+            rows.append({"step": step})
+        checkpoints.wait()
+        for step in range(1, 21):
+            assert len(checkpoints.restore(step).meta["rows"]) == step
 
 
 def test_meta_is_plain_json(saved: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,57 @@ def test_disk_full_while_saving(place: Place, unbroken: Path, kilobytes: int) ->
         assert bits(workdir) == bits(unbroken)
 
 
+def test_disk_full_from_the_start(place: Place) -> None:
+    folder = place.work / "full"
+    with mounted(folder, "size=64k"):
+        with contextlib.suppress(OSError), open(folder / "filling", "wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        for name in ("full", "full/run"):
+            done = place.run(name)
+            assert done.returncode == 1
+            one_line(done.stderr, f"[^;]*{name}[^;]*: {FULL}")
+
+
+def test_finished_run_on_a_disk_that_is_read_only(place: Place, unbroken: Path) -> None:
+    folder = place.work / "run"
+    with mounted(folder, "size=9m"):
+        shutil.copytree(unbroken, folder, dirs_exist_ok=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        done = place.run("run")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "run: finished already; its result:" in done.stdout
+        done = place.run("run", "--config.num_epochs=5")
+        assert done.returncode == 2
+        one_line(done.stderr, "workdir: expected a folder that can be written, found run; .*")
+
+
+def test_reader_that_goes_away(place: Place, unbroken: Path) -> None:
+    command = " ".join(map(shlex.quote, place.command("run", "--progress=plain")))
+    line = f"set -o pipefail; {command} | head -1"
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=place.work,
+        env=place.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    assert bits(place.work / "run") == bits(unbroken)
+
+
+@pytest.mark.parametrize("module", ["evaluate", "predict"])
+def test_checkpoint_that_is_passed_over_is_named(place: Place, unbroken: Path, module: str) -> None:
+    workdir = processes.fresh(unbroken, place.work / "run")
+    newest, before = steps(workdir)[-1], steps(workdir)[-2]
+    (workdir / "checkpoints" / str(newest) / "state" / "manifest.ocdbt").unlink()
+    done = place.run("run", *(["--test_index=0"] if module == "predict" else []), module=module)
+    assert done.returncode == 0
+    assert re.fullmatch(f"note: skipped run/checkpoints/{newest}: expected .*, found.*\n", done.stderr)
+    assert f"parameters after step {before} of run" in done.stdout
+
+
 def test_file_that_may_not_grow(place: Place, unbroken: Path) -> None:
     """The same for those who are not root: a limit on the size of a file stands for the full disk."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, resource.RLIM_INFINITY)); "
@@ -142,6 +194,17 @@ def test_two_runs_in_one_folder(place: Place, unbroken: Path) -> None:
         holder.kill()
     assert place.run("run").returncode == 0
     assert bits(workdir) == bits(unbroken)
+
+
+@pytest.mark.parametrize("holder", [b"\xff\xfe", b"", b"\x00" * 9])
+def test_lock_of_a_holder_whose_name_is_damaged(tmp_path: Path, holder: bytes) -> None:
+    with files.lock(tmp_path / "lock"):
+        (tmp_path / "lock").write_bytes(holder)
+        with (
+            pytest.raises(RunError, match=r"expected no other run here, found .* at work"),
+            files.lock(tmp_path / "lock"),
+        ):
+            pass
 
 
 def test_lock_is_held_until_the_process_ends(tmp_path: Path) -> None:

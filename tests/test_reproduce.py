@@ -62,11 +62,15 @@ def test_bar_on_a_terminal(place: Place, unbroken: Path) -> None:
     assert bits(place.work / "run") == bits(unbroken)
 
 
-def reproduced(place: Place, unbroken: Path) -> Path:
-    """A record, and the run made again from it as it would be, so that comparing needs no training."""
-    for name in ("run", "run-reproduced"):
-        processes.fresh(unbroken, place.work / name)
-    return place.work / "run"
+def test_sums_do_not_depend_on_the_feed(place: Place) -> None:
+    """Of one part a step, and few channels: where XLA once fused the taking of a batch into its loss."""
+    runs = []
+    for placement in ("resident", "streamed"):
+        flags = ("--config.model.channels=4,", f"--config.dataset.placement={placement}")
+        done = place.run(placement, *flags, "--config.checkpoint.keep=9")
+        assert (done.returncode, done.stderr) == (0, "")
+        runs.append(bits(place.work / placement))
+    assert runs[0] == runs[1]
 
 
 def test_record_is_run_again(place: Place, unbroken: Path) -> None:
@@ -78,6 +82,17 @@ def test_record_is_run_again(place: Place, unbroken: Path) -> None:
     assert done.stdout.splitlines()[-1] == line
     assert processes.content(place.work / "run") == before
     assert bits(place.work / "run-reproduced") == bits(unbroken)
+    done = place.run("run", module="reproduce")  # nothing would be run
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = "error: --into: expected a folder without a finished run, got run-reproduced; name another\n"
+    assert done.stderr == expected
+
+
+def test_record_that_was_scored_by_the_clock(place: Place) -> None:
+    assert place.run("run", "--config.eval.every_seconds=0.3").returncode == 0
+    done = place.run("run", module="reproduce")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("identical: ")
 
 
 def change(path: Path, name: str, value: object) -> None:
@@ -89,7 +104,7 @@ def change(path: Path, name: str, value: object) -> None:
 
 
 def test_differences_are_named(place: Place, unbroken: Path) -> None:
-    record = reproduced(place, unbroken)
+    record = processes.fresh(unbroken, place.work / "run")
     change(record / "result.json", "test/accuracy", 0.5)
     change(record / "result.json", "fingerprint", "0" * 64)
     change(record / "result.json", "seconds/total", 9999.0)
@@ -110,7 +125,7 @@ def test_differences_are_named(place: Place, unbroken: Path) -> None:
 
 
 def test_row_that_is_missing_is_a_difference(place: Place, unbroken: Path) -> None:
-    record = reproduced(place, unbroken)
+    record = processes.fresh(unbroken, place.work / "run")
     rows = (record / "metrics.jsonl").read_text().splitlines(keepends=True)
     (record / "metrics.jsonl").write_text("".join(rows[:-1]))
     done = place.run("run", module="reproduce")
@@ -138,8 +153,18 @@ def test_into_itself(place: Place, unbroken: Path) -> None:
     done = place.run("run", "--into=./run", module="reproduce")
     assert (done.returncode, done.stderr) == (
         2,
-        "error: --into: expected a folder other than --workdir, got run; name another\n",
+        "error: --into: expected a folder without a finished run, got run; name another\n",
     )
+
+
+@pytest.mark.parametrize("name", ["result.json", "provenance.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", "{", '{"dataset": null}'])
+def test_damaged_record(place: Place, unbroken: Path, name: str, content: str) -> None:
+    (processes.fresh(unbroken, place.work / "run") / name).write_text(content)
+    done = place.run("run", module="reproduce")
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = f"error: run/{name}: expected what was written, found a damaged file; put it back\n"
+    assert done.stderr == expected
 
 
 def test_record_is_complete(unbroken: Path) -> None:

@@ -1,6 +1,7 @@
 """Runs that were broken off, anywhere and any number of times, end with the bits of one that was not."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,32 @@ def test_other_cadences_on_the_way(place: Place, unbroken: Path) -> None:
     assert (found["state"], found["result"]) == (expected["state"], expected["result"])
 
 
+def test_rows_of_the_cadence_before_are_kept(place: Place, unbroken: Path) -> None:
+    workdir = copy_of(unbroken, place)
+    for step in steps(workdir)[1:]:
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+    (reached,) = steps(workdir)
+    finished(place, "run", "--config.eval.every_epochs=0")
+    rows = bits(workdir)["rows"]
+    assert [row["step"] for row in rows] == [*range(0, reached + 1, PER_EPOCH), 4 * PER_EPOCH]
+
+
+def test_checkpoints_that_are_gone(place: Place, unbroken: Path) -> None:
+    workdir = processes.fresh(unbroken, place.work / "run")
+    shutil.rmtree(workdir / "checkpoints")
+    before = (workdir / "metrics.jsonl").read_bytes(), (workdir / "result.json").read_bytes()
+    done = place.run("run", "--config.num_epochs=5")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: run: expected the checkpoints of a run that was finished, found none; put them back, or "
+        "start again with another --workdir\n"
+    )
+    assert ((workdir / "metrics.jsonl").read_bytes(), (workdir / "result.json").read_bytes()) == before
+    (workdir / "result.json").unlink()  # as it is where a kill came before the first checkpoint
+    assert "run: no checkpoint is there yet; starting from the beginning" in finished(place, "run")
+    assert bits(workdir) == bits(unbroken)
+
+
 def copy_of(unbroken: Path, place: Place) -> Path:
     """A copy of the finished run that seems to have been killed before it wrote its result."""
     workdir = processes.fresh(unbroken, place.work / "run")
@@ -98,6 +125,8 @@ def test_another_configuration_is_refused(place: Place, unbroken: Path, config_j
         (workdir / "config.json").unlink()
     if config_json == "damaged":
         (workdir / "config.json").write_text("{")
+    if config_json != "kept":
+        (workdir / "checkpoints" / str(steps(workdir)[-1]) / "meta" / "metadata").write_text("{")
     before = processes.content(workdir)
     done = place.run("run", "--config.optimizer.learning_rate=0.01", "--config.num_epochs=3")
     assert done.returncode == 2

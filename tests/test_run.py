@@ -419,7 +419,7 @@ def test_evaluate_what_is_not_there(runs: Runs, arguments: list[str], message: s
 @pytest.mark.parametrize("which", ["7", "-5", "0", "latest", "", "²", "5.0"])
 def test_checkpoint_that_is_not_there(runs: Runs, which: str) -> None:
     with pytest.raises(RunError) as caught:
-        trained.load(runs.work / "first", which, "")
+        trained.load(runs.work / "first", which, "", pytest.fail)
     message = f"--checkpoint: expected newest, best or one of the steps [5, 10], got {which!r}"
     assert str(caught.value).startswith(message)
 
@@ -434,7 +434,8 @@ def test_predict(runs: Runs, tmp_path: Path) -> None:
         "predict", "--workdir=first", paths[0], "--test_index=3", *paths[1:], "--test_index=99"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    *lines, last = done.stdout.splitlines()
+    assert last == "parameters after step 10 of first"
     label = DIGITS["test", "labels"]
     expected = [f"test image 3 (label {label[3]})", f"test image 99 (label {label[99]})", *paths]
     assert [line.rpartition(": class ")[0] for line in lines[::2]] == expected

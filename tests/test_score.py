@@ -1,5 +1,7 @@
 """Scoring: every example once, whatever the batch size, resident or streamed."""
 
+import itertools
+
 import jax
 import numpy as np
 import oracles
@@ -61,6 +63,7 @@ def test_every_example_counts_once(
     resident_bytes: int,
 ) -> None:
     monkeypatch.setattr(score, "_RESIDENT_BYTES", resident_bytes)
+    monkeypatch.setattr(score, "_CPU_EXAMPLES", batch_size)
     split = mnist.splits["test"]
     scores = score.Scorer(trained[0], {"test": split}, batch_size)(trained[1])
     assert scores is not None
@@ -75,7 +78,7 @@ def test_every_example_counts_once(
 def test_streamed_and_resident_scores_are_the_same_bits(
     trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score, "_CALL_EXAMPLES", 300)
+    monkeypatch.setattr(score, "_BLOCK_EXAMPLES", 300)
     splits = {name: small.splits[name] for name in ("train", "test")}
     resident = score.Scorer(trained[0], splits, 300)(trained[1])
     monkeypatch.setattr(score, "_RESIDENT_BYTES", 0)
@@ -83,6 +86,18 @@ def test_streamed_and_resident_scores_are_the_same_bits(
     assert resident is not None and streamed is not None
     assert [(name, int(sums.count)) for name, sums in resident.items()] == [("train", 1000), ("test", 500)]
     assert digests(resident) == digests(streamed)
+
+
+def test_number_of_cores_changes_no_bit(
+    trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_BLOCK_EXAMPLES", 100)
+    scores = []
+    for cores in (1, 2, 7):
+        monkeypatch.setattr(score, "_cores", lambda cores=cores: cores)
+        scores.append(score.Scorer(trained[0], {"train": small.splits["train"]}, 1000)(trained[1]))
+    assert scores[0] is not None
+    assert digests(scores[0]) == digests(scores[1]) == digests(scores[2])
 
 
 def test_means_divide_once(logits: np.ndarray, mnist: data.Dataset) -> None:
@@ -113,9 +128,9 @@ def test_confusion_counts_by_true_and_predicted_class(logits: np.ndarray, mnist:
 def test_scoring_stops_when_asked(
     trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score, "_CALL_EXAMPLES", 200)
+    monkeypatch.setattr(score, "_BLOCK_EXAMPLES", 200)
     scorer = score.Scorer(trained[0], {"test": small.splits["test"]}, 100)
     for answers in ([True], [False, True], [False, False, True]):  # 500 images are three calls
-        assert scorer(trained[1], iter(answers).__next__) is None
+        assert scorer(trained[1], itertools.chain(answers, itertools.repeat(False)).__next__) is None
     scores = scorer(trained[1], iter([False] * 3).__next__)
     assert scores is not None and scores["test"].count == 500

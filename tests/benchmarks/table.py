@@ -196,16 +196,16 @@ def found_rows(record: Mapping) -> Rows:
     arms, source = record["arms"], record["provenance"]
     half, whole = arms["halving"], arms["whole grid"]
     valid = [100 * arm["best"]["validation"]["mean"] for arm in (half, whole)]
+    seconds = [arm["search_seconds"] for arm in (half, whole)]
     rate = "optimizer.learning_rate"
     caption = (
         f"`{record['experiment']}`, {source['device']['kind']}, {source['device']['cores']} cores: "
-        f"{arms['as it is']['seconds'] / 60:.1f} minutes. The search by halving found "
-        f"{half['best']['settings'][rate]:g} in {half['seconds']:.0f} s, the whole grid "
-        f"{whole['best']['settings'][rate]:g} in {whole['seconds']:.0f} s (validation {valid[0]:.2f} and "
-        f"{valid[1]:.2f} %): {100 * half['seconds'] / whole['seconds']:.0f} % of the time. Confirmed on all "
-        "training images:"
+        f"{half['seconds'] / 60:.1f} minutes. The search by halving found {half['best']['settings'][rate]:g} in "
+        f"{seconds[0]:.0f} s, the whole grid {whole['best']['settings'][rate]:g} in {seconds[1]:.0f} s "
+        f"(validation {valid[0]:.2f} and {valid[1]:.2f} %): {100 * seconds[0] / seconds[1]:.0f} % of the time. "
+        "Confirmed on all training images:"
     )
-    best, rows = arms["as it is"]["best"], []
+    best, rows = half["best"], []
     titles = {"winner": best["settings"][rate], "base": 1e-3}
     for name, scores in best["confirmed"].items():
         accuracy = [seed["test/accuracy"] for seed in scores["seeds"]]

@@ -20,14 +20,18 @@ def use_cache(folder: str | None) -> None:
     """Tells JAX, before it is imported, where its cache is.
 
     Args:
-      folder: the cache; None is `mmids_cnn/compiled` in the user's cache folder, '' is no cache.
+      folder: the cache; '' is none; None is that of JAX_COMPILATION_CACHE_DIR, else `mmids_cnn/compiled` in
+        the user's cache folder.
     """
+    if folder is None:
+        folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if folder is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
         folder = str(Path(cache) / "mmids_cnn" / "compiled")
     if not folder:
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
         return
-    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     # JAX's defaults skip programs that compile in under a second; ours are many small ones.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

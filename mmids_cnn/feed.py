@@ -13,6 +13,7 @@ from jaxtyping import Array, Int, Int32, Integer
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, keys, mapping
+from mmids_cnn.errors import ConfigError
 from mmids_cnn.train import Batch, TrainState, steps_per_epoch, train_step
 
 _RESIDENT_BYTES = 2**30  # what 'auto' puts on the device at most
@@ -154,6 +155,11 @@ class Streamed:
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
+        if state.members is not None:
+            raise ConfigError(
+                "config.dataset.placement: expected resident data for a population, whose members draw from "
+                "them each in its own order, got streamed; set it to 'resident'"
+            )
         program = jax.jit(steps_streamed, donate_argnames="state")
         batches, zero = self._take(int(state.h.seed), 0, 0), jnp.int32(0)
         self._program = program.lower(state, batches, zero, zero).compile()

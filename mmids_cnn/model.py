@@ -29,8 +29,8 @@ class ConvPool(nn.Module):
     def __call__(self, x: layers.BatchLast) -> layers.Result:
         """Applies the block; an odd last row or column is dropped by the pooling."""
         shape = (self.kernel_size, self.kernel_size, x.shape[0], self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return layers.conv_pool(x, kernel, bias)
 
 

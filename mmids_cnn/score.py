@@ -117,7 +117,7 @@ class Scorer:
             parts = list(pool.map(block, range(0, count, per_block * size)))
         if None in parts:
             return None
-        return functools.reduce(operator.add, parts)
+        return functools.reduce(operator.add, jax.device_get(parts))  # by NumPy: nothing is compiled here
 
     def _zero(self) -> metrics.Sums:
         zero = metrics.Sums.zero()

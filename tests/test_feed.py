@@ -11,6 +11,7 @@ from conftest import Vary, digests
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, loop, train
+from mmids_cnn.errors import ConfigError
 
 TINY = {"channels": (2,)}
 
@@ -141,6 +142,13 @@ def test_a_feed_keeps_the_orders_of_two_seeds_apart(vary: Vary, small: data.Data
     assert digests(run(shared, experiments[1], small, [(0, 2)])) == digests(
         run(own, experiments[1], small, [(0, 2)])
     )
+
+
+def test_population_on_streamed_data_is_refused(vary: Vary, small: data.Dataset) -> None:
+    experiment = vary(model=TINY, dataset={"placement": "streamed"})
+    population = train.init_population([experiment, experiment], small)
+    with pytest.raises(ConfigError, match="expected resident data for a population"):
+        list(loop.fit(experiment, small, population))
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])

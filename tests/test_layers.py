@@ -19,6 +19,9 @@ SHAPES = [  # batch, height, width, channels, features, rows, columns
     (2, 9, 12, 3, 7, 5, 5),
     (1, 5, 6, 8, 3, 1, 7),
     (2, 2, 3, 6, 4, 3, 3),
+    (2, 4, 4, 3, 4, 1, 1),
+    (2, 6, 3, 5, 4, 7, 1),  # larger than the image
+    (0, 8, 8, 6, 4, 3, 3),  # no image
 ]
 
 
@@ -162,6 +165,8 @@ def test_other_platforms_get_the_native_convolution_forward_and_backward() -> No
 def test_even_kernels_are_refused() -> None:
     images, _, bias = sample(SHAPES[0])
     with pytest.raises(ValueError, match=r"odd.*got \(2, 2\)"):
+        layers.convolution(images, jnp.zeros((2, 2, 1, 16)))
+    with pytest.raises(ValueError, match=r"odd.*got \(2, 2\)"):
         fast_block(images, jnp.zeros((2, 2, 1, 16)), bias)
 
 
@@ -183,6 +188,30 @@ def test_network_is_the_plain_one_with_its_parameters() -> None:
     renamed = {name.replace("ConvPool", "Conv"): value for name, value in params.items()}
     expected: Any = Plain().apply({"params": renamed}, images)
     np.testing.assert_allclose(expected, logits, rtol=1e-5, atol=1e-5)
+
+
+def test_constant_images_tie_everywhere() -> None:
+    """The rule for ties is the native one also behind a convolution."""
+    for channels in (1, 16):
+        _, kernel, bias = sample((2, 6, 6, channels, 4, 3, 3))
+        for level in (0.0, 1.0):
+            assert_same(
+                fast_block, native_block, (jnp.full((2, 6, 6, channels), level), abs(kernel), bias), 3e-6
+            )
+
+
+def test_no_image_has_no_logits() -> None:
+    network = model.ConvNet((2, 5), 3, 10)
+    params = model.init(network, jax.random.key(0), (8, 8, 1))
+    assert model.apply(network, params, jnp.zeros((0, 8, 8, 1), jnp.uint8)).shape == (0, 10)
+
+
+def test_parameters_are_float32_where_float64_is_the_default() -> None:
+    with jax.enable_x64(True):
+        network = model.ConvNet((2, 5), 3, 10)
+        params = model.init(network, jax.random.key(0), (8, 8, 1))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
+        assert model.apply(network, params, jnp.zeros((1, 8, 8, 1), jnp.uint8)).dtype == jnp.float32
 
 
 def test_new_values_do_not_recompile() -> None:

@@ -8,6 +8,7 @@ then made of long contiguous runs. `batch_last` and `flatten` convert at the bor
 float32 and float64.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -38,11 +39,12 @@ def batch_last(images: Images) -> Result:
 
 def flatten(activations: BatchLast) -> Float[Array, "batch features"]:
     """Flattens each image in (height, width, channel) order, as `images.reshape(batch, -1)` does."""
-    return activations.transpose(3, 1, 2, 0).reshape(activations.shape[3], -1)
+    return activations.transpose(3, 1, 2, 0).reshape(activations.shape[3], math.prod(activations.shape[:3]))
 
 
 def convolution(images: Images, kernel: Kernel) -> Float[Array, "batch height width features"]:
     """Convolves with stride 1 and the zero padding that keeps the size ("SAME"); kernel sizes must be odd."""
+    _require_odd(kernel)
     convolve = partial(lax.platform_dependent, cpu=cpu.convolution, default=_native_convolution)
     return convolve(batch_last(images), kernel).transpose(3, 1, 2, 0)
 
@@ -62,8 +64,9 @@ def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, "featur
     """Returns `max_pool(relu(convolution(activations, kernel) + bias))` for batch-last activations.
 
     Adding a per-channel constant and `relu` keep the order of values, so that pooling first gives the same
-    values, and the same gradients for a quarter of the work: where two pixels tie only after `relu`, its
-    gradient is zero.
+    values for a quarter of the work. The gradient of a window goes to the first maximum, in row-major order,
+    of the convolution as it was rounded, before the bias: pixels that tie only after the bias's rounding are
+    told apart, and where they tie only after `relu`, its gradient is zero. Reverse mode alone is defined, once.
 
     Args:
       activations: floats of shape (channels, height, width, batch).
@@ -73,10 +76,14 @@ def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, "featur
     Returns:
       Activations of shape (features, height // 2, width // 2, batch).
     """
-    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
-        raise ValueError(f"expected an odd number of kernel rows and columns, got {kernel.shape[:2]}")
+    _require_odd(kernel)
     pooled = lax.platform_dependent(activations, kernel, cpu=cpu.conv_pool, default=_native_conv_pool)
     return jax.nn.relu(pooled + bias[:, None, None, None])
+
+
+def _require_odd(kernel: Kernel) -> None:
+    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+        raise ValueError(f"expected an odd number of kernel rows and columns, got {kernel.shape[:2]}")
 
 
 def _native_convolution(activations: BatchLast, kernel: Kernel) -> Result:

@@ -13,6 +13,7 @@ import argparse
 import gzip
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -156,7 +157,7 @@ def start_all(running: Sequence[Entrant], arguments: Sequence[str], starts: int)
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
                 start(entrant, arguments, Path(cache), "cold")
                 if entrant.status == "ok":
-                    entrant.running.quit()
+                    entrant.add(cold_peak_rss_bytes=entrant.running.quit()["peak_rss_bytes"])
                     start(entrant, arguments, Path(cache), "warm")
                 if entrant.status == "ok" and turn < starts - 1:
                     entrant.running.quit()
@@ -222,8 +223,8 @@ def main() -> None:
         for turn in range(args.rounds):
             console.print(f"round {turn + 1} of {args.rounds}")
             running = [entrant for entrant in everyone if entrant.status == "ok"]
-            first = turn % max(1, len(running))  # nobody always follows the same neighbour
-            play_round(running[first:] + running[:first])
+            random.Random(turn).shuffle(running)  # nobody always follows the same neighbour
+            play_round(running)
             rates.append(matrix_rate())
     for entrant in everyone:
         if entrant.status == "ok":

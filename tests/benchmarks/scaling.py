@@ -30,7 +30,7 @@ TITLES = {
     "batch size": "images a batch",
     "channel width": "times 16, 32, 32 channels",
     "training images": "images an epoch",
-    "models at once": "models in a population",
+    "models at once": "models in one program (on a CPU one after another)",
 }
 
 

@@ -47,12 +47,12 @@ def benchmark_rows(record: Mapping) -> Rows:
         "first step, warm",
         "compiling",
     ]
-    header += ["peak MB"]
+    header += ["peak MB, cold start", "peak MB, warm"]
     rows = [_entrant_cells(entrant) for entrant in record["entrants"]]
     rate = max(floor["matrix_flop_a_second"])
-    name = f"floor: {floor['flop_an_epoch'] / 1e12:.3f} TFLOP at {rate / 1e9:.0f} GFLOP/s"
+    name = f"floor of direct products: {floor['flop_an_epoch'] / 1e12:.3f} TFLOP at {rate / 1e9:.0f} GFLOP/s"
     times = [_digits(floor["epoch_seconds"]), "", _digits(floor["evaluation_seconds"])]
-    return caption, header, [*rows, [name, *times, "", "", "", ""]]
+    return caption, header, [*rows, [name, *times, "", "", "", "", ""]]
 
 
 def _entrant_cells(entrant: Mapping) -> list[str]:
@@ -60,7 +60,7 @@ def _entrant_cells(entrant: Mapping) -> list[str]:
     library = next((name for name in ("torch", "keras", "flax") if name in versions), None)
     name = f"{entrant['name']} ({library} {versions[library]})" if library else entrant["name"]
     if entrant["status"] != "ok":
-        return [name, entrant["status"], "", "", "", "", "", ""]
+        return [name, entrant["status"], "", "", "", "", "", "", ""]
     figures, ratio = entrant["summary"], entrant["ratio_to_ours"].get("epoch_seconds")
     return [
         name,
@@ -70,6 +70,7 @@ def _entrant_cells(entrant: Mapping) -> list[str]:
         spread(figures["cold_first_step_seconds"]),
         spread(figures["warm_first_step_seconds"]),
         spread(figures["cold_compile_seconds"]),
+        spread(figures["cold_peak_rss_bytes"], 1e6),
         spread(figures["peak_rss_bytes"], 1e6),
     ]
 
@@ -194,19 +195,19 @@ def sweep_rows(record: Mapping) -> Rows:
 def found_rows(record: Mapping) -> Rows:
     """What the sweep over learning rates found."""
     arms, source = record["arms"], record["provenance"]
-    half, whole = arms["halving"], arms["whole grid"]
+    half, whole, again = arms["halving"], arms["whole grid"], arms["halving again"]
+    found = [arm["best"]["settings"]["optimizer.learning_rate"] for arm in (half, whole)]
     valid = [100 * arm["best"]["validation"]["mean"] for arm in (half, whole)]
-    seconds = [arm["search_seconds"] for arm in (half, whole)]
-    rate = "optimizer.learning_rate"
+    share = [100 * arm["search_seconds"] / whole["search_seconds"] for arm in (half, again)]
     caption = (
         f"`{record['experiment']}`, {source['device']['kind']}, {source['device']['cores']} cores: "
-        f"{half['seconds'] / 60:.1f} minutes. The search by halving found {half['best']['settings'][rate]:g} in "
-        f"{seconds[0]:.0f} s, the whole grid {whole['best']['settings'][rate]:g} in {seconds[1]:.0f} s "
-        f"(validation {valid[0]:.2f} and {valid[1]:.2f} %): {100 * seconds[0] / seconds[1]:.0f} % of the time. "
-        "Confirmed on all training images:"
+        f"{half['seconds'] / 60:.1f} minutes. The search by halving found {found[0]:g} (validation "
+        f"{valid[0]:.2f} %), that of the whole grid {found[1]:g} ({valid[1]:.2f} %) in "
+        f"{whole['search_seconds']:.0f} s; halving took {share[0]:.0f} % of that before it and "
+        f"{share[1]:.0f} % after it. Confirmed on all training images:"
     )
     best, rows = half["best"], []
-    titles = {"winner": best["settings"][rate], "base": 1e-3}
+    titles = {"winner": found[0], "base": 1e-3}
     for name, scores in best["confirmed"].items():
         accuracy = [seed["test/accuracy"] for seed in scores["seeds"]]
         rows.append([f"{titles[name]:g}", _percent(accuracy), str(len(accuracy))])

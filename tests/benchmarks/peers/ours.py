@@ -33,20 +33,22 @@ class OurRunner:
             seeds = range(args.seed, args.seed + args.population)
             members = [dataclasses.replace(experiment, seed=seed) for seed in seeds]
             self.state = train.init_population(members, dataset)
-        self.feed = feed.make(experiment, training)
-        self.feed.compile(self.state)
+        self.feed, self.compiled = feed.make(experiment, training), False
         held_out = {"test": test}
         batch = experiment.eval.batch_size
         self.scorer = score.Scorer(self.state.recipe.network, held_out, batch, self.state.members)
         self.epochs = 0
 
     def step(self) -> None:
-        """See `protocol.Runner`."""
+        """See `protocol.Runner`; the first one compiles, as that of the peers does."""
+        if not self.compiled:
+            self.feed.compile(self.state)
+            self.compiled = True
         self.state = jax.block_until_ready(self.feed.advance(self.state, self.epochs, 0, 1))
 
     def prepare(self) -> None:
         """See `protocol.Runner`."""
-        self.scorer.compile(self.state.params)
+        self.evaluate()
 
     def epoch(self) -> None:
         """See `protocol.Runner`."""

@@ -108,7 +108,7 @@ def test_chunks_are_limited_in_bytes(
 
     monkeypatch.setattr(jax, "device_put", spy)
     state = run(feed.Streamed(split, 250), experiment, small, [(0, 4)])
-    assert sent == {(2, 250, 28, 28, 1)}
+    assert {shape for shape in sent if shape[1] == 250} == {(2, 250, 28, 28, 1)}  # others: of feeds before
     assert state.sums.count == 1000
 
 

@@ -21,7 +21,6 @@ SHAPES = [  # batch, height, width, channels, features, rows, columns
     (2, 2, 3, 6, 4, 3, 3),
     (2, 4, 4, 3, 4, 1, 1),
     (2, 6, 3, 5, 4, 7, 1),  # larger than the image
-    (0, 8, 8, 6, 4, 3, 3),  # no image
 ]
 
 

@@ -66,7 +66,7 @@ def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, "featur
     Adding a per-channel constant and `relu` keep the order of values, so that pooling first gives the same
     values for a quarter of the work. The gradient of a window goes to the first maximum, in row-major order,
     of the convolution as it was rounded, before the bias: pixels that tie only after the bias's rounding are
-    told apart, and where they tie only after `relu`, its gradient is zero. Reverse mode alone is defined, once.
+    told apart; where they tie only after `relu`, its gradient is zero. Only reverse mode is defined, once.
 
     Args:
       activations: floats of shape (channels, height, width, batch).

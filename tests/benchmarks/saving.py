@@ -84,7 +84,7 @@ def play(trainer: Trainer, rounds: int) -> dict[str, list[float]]:
 def main() -> None:
     """Measures, shows the share and writes the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="epochs of each kind")
+    parser.add_argument("--rounds", type=int, default=12, help="epochs of each kind")
     parser.add_argument("--record", type=Path, default=HERE / "records" / "saving.json", help="JSON to write")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(Trainer(Path(folder))) as trainer:

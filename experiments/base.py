@@ -48,9 +48,7 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.every_epochs = 1  # evaluate after every N epochs; 0: only at the end
     config.eval.every_seconds = 0.0  # and at most once in S seconds while training; 0: not by time
-    config.eval.batch_size = (
-        1000  # images scored at a time, on a CPU 50; >= 1; changes speed, never the count
-    )
+    config.eval.batch_size = 1000  # images scored at a time (at most 50 on a CPU); >= 1; changes speed alone
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1  # save after every N epochs; 0: only at the end

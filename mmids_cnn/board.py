@@ -11,10 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from mmids_cnn.terminal import Terminal, clock
+from mmids_cnn.terminal import PLAIN_SECONDS, Terminal, clock
 
 _AROUND = 8  # lines of the terminal that are no trial's: the table's frame, the bar, the prompt
-_PLAIN_SECONDS = 10.0
 
 
 class Board:
@@ -98,7 +97,7 @@ class Board:
                 self._live.start()
             bar = ProgressBar(total=self._total, completed=done, width=40)
             self._live.update(Group(self._table(), bar, Text(f" {facts}")))
-        elif self._terminal.mode == "plain" and time.monotonic() - self._last_plain >= _PLAIN_SECONDS:
+        elif self._terminal.mode == "plain" and time.monotonic() - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = time.monotonic()
             self._terminal.note(f"sweep  {facts}")
 

@@ -91,7 +91,7 @@ class Checkpoints:
         content = json.loads(json.dumps(content))  # written in the background, while the caller's lists grow
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(copy),
-            meta=ocp.args.JsonSave({**content, "self": digest_of_json(content)}),
+            meta=ocp.args.JsonSave({**content, "self": files.digest_of_json(content)}),
         )
         with self._faults():
             if not self._manager.save(step, args=args):
@@ -134,7 +134,7 @@ class Checkpoints:
             sealed.check_files(where / "state")
             restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
             meta = dict(restored["meta"])
-            if meta.pop("self") != digest_of_json(meta) or meta["step"] != step:
+            if meta.pop("self") != files.digest_of_json(meta) or meta["step"] != step:
                 raise ValueError("another content of meta than was saved")
             restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
             tree, digests = restored["state"], meta["digests"]
@@ -216,8 +216,3 @@ class _Keep:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         newest = {info.step for info in checkpoints[-self._count :]}
         return [info.step in newest or info.step == self.best_step for info in checkpoints]
-
-
-def digest_of_json(content: Mapping[str, Any]) -> str:
-    """SHA-256 over plain values, the same for equal ones."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

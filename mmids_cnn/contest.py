@@ -83,7 +83,7 @@ class Contest:
             report.write(plan, workdir, results, None, {})
             raise NonFiniteError(
                 f"sweep: expected a trial that stays finite, found none among {len(results)}; see "
-                f"{workdir / report.REPORT}, and lower the learning rates in config.sweep.space"
+                f"{workdir / plan_lib.REPORT}, and lower the learning rates in config.sweep.space"
             )
         confirmed = self._confirm(winner)
         self._board.close()

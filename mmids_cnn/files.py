@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -63,6 +64,11 @@ def to_json(content: Mapping[str, Any], indent: int | None = None) -> str:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps(strict(content), indent=indent, allow_nan=False)
+
+
+def digest_of_json(content: Mapping[str, Any]) -> str:
+    """SHA-256 over plain values, the same for equal ones."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -114,7 +114,7 @@ class Ledger:
         content = json.loads(
             files.to_json(content)
         )  # as it will be read: numbers that are not finite are null
-        content["self"] = checkpoint.digest_of_json(content)
+        content["self"] = files.digest_of_json(content)
         files.write_json(self._folder / f"{name}.json", content)
         self._read(self._folder / f"{name}.json")
         for old in self._folder.glob(f"{name}.*.npz"):
@@ -145,7 +145,7 @@ class Ledger:
 
     def _read(self, path: Path) -> None:
         content = json.loads(path.read_text())
-        if content.pop("self") != checkpoint.digest_of_json(content):
+        if content.pop("self") != files.digest_of_json(content):
             raise ValueError("its content is not what was saved")
         if content["data"] != self._data:
             raise ValueError(f"trained on other data, of fingerprint {content['data'][:16]}")

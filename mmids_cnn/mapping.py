@@ -1,10 +1,16 @@
-"""Applies a function to every member of a population of models, in the way that suits the backend."""
+"""How work is spread on a backend: over the members of a population of models, over a CPU's cores."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import lax
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def over_members(function: Callable[..., Any], members: int | None) -> Callable[..., Any]:

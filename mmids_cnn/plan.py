@@ -13,6 +13,7 @@ from mmids_cnn import space
 from mmids_cnn.config import Experiment, leaf, one_of
 
 POPULATIONS, CONFIRM = "populations", "confirm"  # folders: trained to choose from, and to confirm
+TRIALS, BEST, WINNER, REPORT = "trials.csv", "best.json", "winner.py", "report.html"  # the result
 _COMBINATIONS = 4096  # of values at the borders of the space, tried together at most
 
 
@@ -146,6 +147,11 @@ def fixed(plan: Plan) -> dict[str, Any]:
     free |= set(config_lib.flatten(plan.experiment)) - config_lib.changing_leaves(Experiment)
     leaves = config_lib.flatten(plan.to_dict())
     return {name: value for name, value in leaves.items() if name not in free}
+
+
+def identity(plan: Plan) -> dict[str, Any]:
+    """What makes a sweep the one it is: its fixed leaves without those that may grow."""
+    return {name: value for name, value in fixed(plan).items() if name not in GROWS}
 
 
 def differences(old: Plan, new: Plan) -> dict[str, tuple[Any, Any]]:

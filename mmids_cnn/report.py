@@ -16,10 +16,9 @@ import numpy as np
 from mmids_cnn import config as config_lib
 from mmids_cnn import files, plots
 from mmids_cnn.board import describe, show
-from mmids_cnn.plan import Plan
+from mmids_cnn.plan import BEST, REPORT, TRIALS, WINNER, Plan
 from mmids_cnn.search import COMPLETE, Result
 
-TRIALS, BEST, WINNER, REPORT = "trials.csv", "best.json", "winner.py", "report.html"
 _RESAMPLES = 10_000
 _FEWEST = 5  # values that an interval is given for
 
@@ -144,7 +143,7 @@ def _experiment_file(plan: Plan, winner: Result, workdir: Path) -> str:
     tree["dataset"]["placement"] = plan.experiment.dataset.placement
     title = f"The best of the sweep {workdir.name}, trial {winner.number}: {describe(winner.settings)}."
     return (
-        f"{_docstring(title)}\n\n"
+        f'"""{json.dumps(title, ensure_ascii=False)[1:-1]}"""\n\n'  # JSON's escapes are Python's too
         "from ml_collections import ConfigDict\n\n\n"
         "def get_config() -> ConfigDict:\n"
         '    """Returns the complete configuration."""\n'
@@ -152,11 +151,6 @@ def _experiment_file(plan: Plan, winner: Result, workdir: Path) -> str:
         f"{_indent(pprint.pformat(tree, sort_dicts=False, width=90), 8)}\n"
         "    )\n"
     )
-
-
-def _docstring(text: str) -> str:
-    """A docstring of any text: what would end it is escaped."""
-    return '"""' + repr(text)[1:-1].replace('"', '\\"').replace("\\'", "'") + '"""'
 
 
 def _indent(text: str, by: int) -> str:

@@ -3,7 +3,6 @@
 import concurrent.futures
 import functools
 import operator
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,7 +69,7 @@ class Scorer:
         self._splits = dict(splits)
         self._workers = 1
         if jax.default_backend() == "cpu":  # small products leave cores idle: each one scores its own blocks
-            batch_size, self._workers = min(batch_size, _CPU_EXAMPLES), _cores()
+            batch_size, self._workers = min(batch_size, _CPU_EXAMPLES), mapping.cores()
         self._size = {name: min(batch_size, len(split.labels)) for name, split in splits.items()}
         for name, split in splits.items():
             if split.images.nbytes <= _RESIDENT_BYTES:
@@ -132,11 +131,6 @@ class Scorer:
         start = min(start, len(labels) - length)  # parts are of one length: one program serves them all
         part = jax.device_put((images[start : start + length], labels[start : start + length]))
         return *part, start
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def logits(

@@ -83,8 +83,8 @@ class Study:
         )
         self._id = self._storage.get_study_id_from_name(name)
         self._distributions = {axis.leaf: _distribution(axis.domain) for axis in plan.axes}
-        leaves = {k: v for k, v in plan_lib.fixed(plan).items() if k not in plan_lib.GROWS}
-        self._claim("sweep", json.dumps(leaves, sort_keys=True), f"no study {name!r} but this sweep's")
+        leaves = json.dumps(plan_lib.identity(plan), sort_keys=True)
+        self._claim("sweep", leaves, f"no study {name!r} but this sweep's")
         self._claim("data", data, f"the data that study {name!r} began with")
 
     def batches(self) -> list[range]:

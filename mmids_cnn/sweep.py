@@ -11,9 +11,7 @@ Nothing here imports JAX until the input is known to be right.
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,6 @@ from mmids_cnn.plan import Plan
 from mmids_cnn.terminal import Terminal
 
 PLAN = "sweep.json"
-BEST = "best.json"
-RESULTS = ("trials.csv", "winner.py", "report.html")  # beside it
 
 
 def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
@@ -111,17 +107,17 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
 def _result(workdir: Path) -> dict[str, Any] | None:
     """The content of `best.json`, None where a file of the result is missing or damaged: it is made anew."""
     with contextlib.suppress(RunError):
-        best = files.read_json(workdir / BEST)
+        best = files.read_json(workdir / plan_lib.BEST)
         whole = isinstance(best, dict) and {"summary", "confirmed"} <= best.keys()
-        if whole and all((workdir / name).exists() for name in RESULTS):
+        beside = (plan_lib.TRIALS, plan_lib.WINNER, plan_lib.REPORT)
+        if whole and all((workdir / name).exists() for name in beside):
             return best
     return None
 
 
 def study_name(plan: Plan, workdir: Path) -> str:
     """What the sweep is called: a digest of its plan, in a storage that many share also its folder's name."""
-    leaves = {name: value for name, value in plan_lib.fixed(plan).items() if name not in plan_lib.GROWS}
-    digest = hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
+    digest = files.digest_of_json(plan_lib.identity(plan))
     return f"{workdir.resolve().name if plan.sweep.storage else 'sweep'}-{digest[:8]}"
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 MODES = ("auto", "bar", "plain", "none")
-_PLAIN_SECONDS = 10.0  # between plain lines of progress
+PLAIN_SECONDS = 10.0  # between plain lines of progress
 
 
 class _Console(Console):
@@ -88,7 +88,7 @@ class Terminal:
         remaining = f"{clock(left)} left" if left is not None else ""
         if self._mode == "bar":
             self._draw(what, done, total, f"{speed}  {remaining}")
-        elif done == total or time.monotonic() - self._last_plain >= _PLAIN_SECONDS:
+        elif done == total or time.monotonic() - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = time.monotonic()
             part = f"{done:,}/{total:,} {unit}" if total else ""
             self.note("  ".join(text for text in (what, part, speed, remaining) if text))

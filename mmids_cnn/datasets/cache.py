@@ -70,7 +70,7 @@ def _verified(folder: Path) -> Manifest | None:
     """The manifest, if every file is there and has its checksum."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
-        if manifest.pop("seal") != _seal(manifest):
+        if manifest.pop("seal") != files.digest_of_json(manifest):
             return None
         for name, checksum in manifest["files"].items():
             with open(folder / name, "rb") as file:
@@ -79,10 +79,6 @@ def _verified(folder: Path) -> Manifest | None:
         return manifest
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _seal(manifest: Manifest) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _fill(
@@ -97,7 +93,7 @@ def _fill(
         num_classes = _prepare_and_decode(make_builder, partial, report, where, disposable)
         checksums = {path.name: _sync_and_hash(path) for path in sorted(partial.glob("*.npy"))}
         manifest = {"files": checksums, "num_classes": num_classes}
-        files.write_json(partial / _MANIFEST, manifest | {"seal": _seal(manifest)})
+        files.write_json(partial / _MANIFEST, manifest | {"seal": files.digest_of_json(manifest)})
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)

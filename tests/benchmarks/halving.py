@@ -20,6 +20,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.append(str(ROOT))  # the checkout, for `experiments`
+
+from experiments import lr_sweep
+
 EXPERIMENT = "experiments/lr_sweep.py"
 SEARCH = "--config.sweep.confirm_seeds=0"
 ARMS = {"halving": (), "whole grid": ("--config.sweep.halving=0", SEARCH), "halving again": (SEARCH,)}
@@ -60,7 +64,14 @@ def main() -> None:
         arms = {name: play(place / name, overrides) for name, overrides in ARMS.items()}
     sources = [arm.pop("provenance") for arm in arms.values()]
     source = {name: value for name, value in sources[-1].items() if name not in ("command", "seed")}
-    record = {"command": "make sweeps", "experiment": EXPERIMENT, "provenance": source, "arms": arms}
+    base = lr_sweep.get_config().optimizer.learning_rate
+    record = {
+        "command": "make sweeps",
+        "experiment": EXPERIMENT,
+        "base_learning_rate": base,
+        "provenance": source,
+        "arms": arms,
+    }
     arguments.record.write_text(json.dumps(record, indent=1) + "\n")
     half, whole, again = (arms[name]["search_seconds"] for name in ARMS)
     print(

@@ -207,7 +207,7 @@ def found_rows(record: Mapping) -> Rows:
         f"{share[1]:.0f} % after it. Confirmed on all training images:"
     )
     best, rows = half["best"], []
-    titles = {"winner": found[0], "base": 1e-3}
+    titles = {"winner": found[0], "base": record["base_learning_rate"]}
     for name, scores in best["confirmed"].items():
         accuracy = [seed["test/accuracy"] for seed in scores["seeds"]]
         rows.append([f"{titles[name]:g}", _percent(accuracy), str(len(accuracy))])

@@ -1,60 +1,62 @@
-"""Whether Winograd's products change what the reference recipe learns: Welch's t against direct products.
+"""What the reference recipe learns with plain layers, to compare with records/base_cpu.json.
 
-    python tests/benchmarks/accuracy.py    # after `make reproduce`, whose record it compares with
+    python tests/benchmarks/accuracy.py
 
-Trains the recipe with the same seeds, its 3x3 convolutions computed without Winograd's transforms.
+Trains the recipe with the program of peers/plain_flax.py, whose layers are `nn.Conv` and `nn.max_pool`, and
+which draws initial weights and orders of examples by generators of its own: the two samples are independent.
+table.py compares them by Welch's t.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
-from scipy import stats
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parents[1]))  # the checkout, for `experiments`
+sys.path += [str(HERE / "peers"), str(HERE.parents[1])]  # the peers, and the checkout for `experiments`
 
+from plain_flax import FlaxRunner
+
+from bench import ARCHIVES, write_arrays
 from experiments import base
-from mmids_cnn import config, data, loop, provenance
-from mmids_cnn.layers import cpu
+from mmids_cnn import config, data, provenance
+from protocol import load
 
-WITH = HERE / "records" / "base_cpu.json"
+SEEDS = range(5)
 
 
-def direct(activations: cpu.BatchLast, kernel: cpu.Kernel) -> cpu.Quarters:
-    """The four pixels of each window by one product, for any number of channels."""
-    return cpu._four_positions(cpu._tiles(activations, kernel.shape[:2], False), kernel)
+def train_plain(settings: config.Experiment, seed: int, arrays: Path) -> float:
+    """Test accuracy of plain Flax after the last epoch."""
+    channels = list(settings.model.channels)
+    arguments = argparse.Namespace(batch_size=settings.batch_size, channels=channels, seed=seed)
+    runner = FlaxRunner(arguments, load(arrays, 60_000))
+    for _ in range(settings.num_epochs):
+        runner.epoch()
+    return runner.evaluate()
 
 
 def main() -> None:
-    """Trains, compares, writes the record."""
+    """Trains with each seed and writes the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--record", type=Path, default=HERE / "records" / "winograd_cpu.json")
+    parser.add_argument("--record", type=Path, default=HERE / "records" / "plain_cpu.json")
     arguments, console = parser.parse_args(), Console()
-    runs = json.loads(WITH.read_text())["runs"]
-    cpu._windows = direct
-    experiment = config.resolve(base.get_config())
-    dataset, without = data.load(experiment.dataset), []
-    for run in runs:
-        *_, last = loop.fit(dataclasses.replace(experiment, seed=run["seed"]), dataset)
-        assert isinstance(last.row, dict)
-        without.append(last.row["test/accuracy"])
-        console.print(f"seed {run['seed']}: {100 * without[-1]:.2f} %")
-    found = stats.ttest_ind([run["test/accuracy"] for run in runs], without, equal_var=False)
-    source = provenance.collect(experiment, dataset)
+    experiment, scores = config.resolve(base.get_config()), []
+    with tempfile.TemporaryDirectory() as folder:
+        write_arrays(ARCHIVES, Path(folder))
+        for seed in SEEDS:
+            scores.append(train_plain(experiment, seed, Path(folder)))
+            console.print(f"seed {seed}: {100 * scores[-1]:.2f} %")
+    source = provenance.collect(experiment, data.load(experiment.dataset))
     record = {
         "command": "python tests/benchmarks/accuracy.py",
         "provenance": {name: value for name, value in source.items() if name not in ("command", "seed")},
-        "seeds": [run["seed"] for run in runs],
-        "winograd": [run["test/accuracy"] for run in runs],
-        "direct": without,
-        "welch": {"t": float(found.statistic), "df": float(found.df), "p": float(found.pvalue)},
+        "seeds": list(SEEDS),
+        "test/accuracy": scores,
     }
     arguments.record.write_text(json.dumps(record, indent=1) + "\n")
-    console.print(f"Welch's t {found.statistic:.2f}, p {found.pvalue:.2f}")
 
 
 if __name__ == "__main__":

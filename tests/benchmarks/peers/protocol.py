@@ -70,7 +70,7 @@ def serve(runner_class: type[Runner], libraries: Iterable[str]) -> None:
     if args.versions:
         _reply(replies, versions={name: version(name) for name in libraries})
         return
-    runner = runner_class(args, _load(args.data, args.images))
+    runner = runner_class(args, load(args.data, args.images))
     first = _seconds(runner.step)
     first_step_at = time.time() - args.spawned
     warm = statistics.median(_seconds(runner.step) for _ in range(3))
@@ -112,7 +112,7 @@ def _parse_args() -> argparse.Namespace:
     return args
 
 
-def _load(folder: Path, images: int) -> Data:
+def load(folder: Path, images: int) -> Data:
     """Reads the arrays; the training split is cut or repeated to `images` images."""
     names = [f"{split}_{part}.npy" for split in ("train", "test") for part in ("images", "labels")]
     train_images, train_labels, *test = (np.load(folder / name) for name in names)

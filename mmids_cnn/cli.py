@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from mmids_cnn import compiled, interrupt
+from mmids_cnn import compiled, cores, interrupt
 from mmids_cnn import config as config_lib
 from mmids_cnn.errors import ConfigError, FaultError, UserError
 
@@ -266,6 +266,7 @@ def _usage(doc: str, own: list[str]) -> str:
 def _prepare_jax() -> None:
     """Settings that JAX reads from the environment when it is first imported."""
     compiled.use_cache(flags.FLAGS.compilation_cache)
+    cores.as_devices()
     deterministic = "--xla_gpu_deterministic_ops=true"
     if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}".strip()

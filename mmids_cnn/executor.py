@@ -128,8 +128,8 @@ def share(
         if populations_per_device > 1:
             variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / populations_per_device:.3f}"
         return {"num_gpus": 1 / populations_per_device, "num_cpus": 0}, variables
-    cores = int(min(node["CPU"] for node in nodes if node.get("CPU")))
-    return {"num_cpus": max(1, cores // populations_per_device)}, variables
+    cores = max(1, int(min(node["CPU"] for node in nodes if node.get("CPU"))) // populations_per_device)
+    return {"num_cpus": cores}, variables | {"JAX_NUM_CPU_DEVICES": str(cores)}
 
 
 class _Ray:

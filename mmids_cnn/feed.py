@@ -110,31 +110,34 @@ class Resident:
 
     def __init__(self, split: data.Split, batch_size: int) -> None:
         self.steps_per_epoch = steps_per_epoch(len(split.labels), batch_size)
-        self._batch_size = batch_size
-        self._images, self._labels = jax.device_put(tuple(split))
+        self._split, self._batch_size = split, batch_size
+        self._data: Any = None
         self._order: tuple[Any, Any] = (None, None)
         self._program: Any = None
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
-        order, zero = self._order_of(state, 0), jnp.int32(0)
+        self._data = jax.device_put(tuple(self._split), mapping.replicated(state.recipe.devices))
+        order, zero = self._order_of(state, 0), np.int32(0)
         program = _resident_program(self._batch_size, state.members)
-        self._program = program.lower(state, order, self._images, self._labels, zero, zero).compile()
+        self._program = program.lower(state, order, *self._data, zero, zero).compile()
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
         order = self._order_of(state, epoch)
-        return self._program(state, order, self._images, self._labels, jnp.int32(first), jnp.int32(count))
+        return self._program(state, order, *self._data, np.int32(first), np.int32(count))
 
     def _order_of(self, state: TrainState, epoch: int) -> Array:
-        drawn = (np.asarray(state.h.seed).tolist(), epoch)
+        seed = np.asarray(state.h.seed)
+        drawn = (seed.tolist(), epoch)
         if self._order[0] != drawn:
-            self._order = (drawn, self._draw(jnp.asarray(state.h.seed), epoch))
+            order = self._draw(jnp.asarray(seed), epoch)
+            self._order = (drawn, jax.device_put(order, mapping.replicated(state.recipe.devices)))
         return self._order[1]
 
     def _draw(self, seed: Array, epoch: int) -> Array:
         def draw(seed: Array) -> Array:
-            return epoch_order(seed, jnp.int32(epoch), len(self._labels), self._batch_size)
+            return epoch_order(seed, jnp.int32(epoch), len(self._split.labels), self._batch_size)
 
         return jax.vmap(draw)(seed) if seed.ndim else draw(seed)
 
@@ -151,6 +154,7 @@ class Streamed:
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         self._chunks: dict[tuple[int, int, int], concurrent.futures.Future[Batch]] = {}
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self._placed: Any = None
         self._program: Any = None
 
     def compile(self, state: TrainState) -> None:
@@ -160,8 +164,9 @@ class Streamed:
                 "config.dataset.placement: expected resident data for a population, whose members draw from "
                 "them each in its own order, got streamed; set it to 'resident'"
             )
+        self._placed = mapping.shared_out(state.recipe.devices, axis=1)
         program = jax.jit(steps_streamed, donate_argnames="state")
-        batches, zero = self._take(int(state.h.seed), 0, 0), jnp.int32(0)
+        batches, zero = self._take(int(state.h.seed), 0, 0), np.int32(0)
         self._program = program.lower(state, batches, zero, zero).compile()
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
@@ -171,7 +176,8 @@ class Streamed:
             chunk, inside = divmod(first, self._chunk)
             taken = min(self._chunk - inside, stop - first)
             batches = self._take(seed, epoch, chunk)
-            state = self._program(state, batches, jnp.int32(inside), jnp.int32(inside + taken))
+            state = self._program(state, batches, np.int32(inside), np.int32(inside + taken))
+            jax.block_until_ready(state)  # what waited for the device would fill the memory
             first += taken
         return state
 
@@ -196,4 +202,4 @@ class Streamed:
         shape = (self._chunk, self._batch_size)
         images = self._split.images[chosen].reshape(*shape, *self._split.images.shape[1:])
         labels = self._split.labels[chosen].reshape(shape)
-        return Batch(*jax.device_put((images, labels, valid.reshape(shape))))
+        return Batch(*jax.device_put((images, labels, valid.reshape(shape)), self._placed))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, metrics, score, train
+from mmids_cnn import data, feed, mapping, metrics, score, train
 from mmids_cnn.errors import NonFiniteError
 
 _begin_epoch = jax.jit(train.begin_epoch, donate_argnames="state")
@@ -85,13 +85,14 @@ def fit(
         held = {name: split for name, split in dataset.splits.items() if name != "train"}
     with _timed(seconds, "compile"):
         state = train.init_state(experiment, dataset) if state is None else state
+        state = jax.device_put(state, mapping.replicated(state.recipe.devices))
         scorer = score.Scorer(state.recipe.network, held, experiment.eval.batch_size, state.members)
         begin_epoch = _begin_epoch.lower(state).compile()
         batches.compile(state)
         scorer.compile(state.params)
     per_epoch, num_examples = batches.steps_per_epoch, len(dataset.splits["train"].labels)
     cadence = _Cadence(experiment.eval, per_epoch, experiment.num_epochs * per_epoch)
-    step, images, rate = int(state.step.max()), 0, 0.0
+    step, images, rate, piece = int(state.step.max()), 0, 0.0, 1
     while True:
         row = None
         if not scored and cadence.due(step):
@@ -103,7 +104,9 @@ def fit(
         if step >= cadence.last_step:
             return
         epoch, first = divmod(step, per_epoch)
-        count = min(per_epoch - first, max(1, round(rate * _PIECE_SECONDS)))
+        # Twice the last piece at most: a rate measured too high costs no more than two of them.
+        piece = min(2 * piece, max(1, round(rate * _PIECE_SECONDS)))
+        count = min(piece, per_epoch - first)
         started = time.perf_counter()
         with _timed(seconds, "train"):
             if first == 0:

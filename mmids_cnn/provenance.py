@@ -13,7 +13,7 @@ import jax
 
 import mmids_cnn
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, mapping, model
+from mmids_cnn import cores, data, model
 from mmids_cnn.errors import DeviceError
 from mmids_cnn.terminal import Terminal
 
@@ -42,7 +42,7 @@ def device() -> dict[str, Any]:
     }
     if found["platform"] == "cpu":
         found["kind"] = _cpu_model()
-        found["cores"] = mapping.cores()
+        found["cores"] = cores.count()
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from mmids_cnn import data, mapping, metrics, model
+from mmids_cnn import cores, data, mapping, metrics, model
 
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
 _BLOCK_EXAMPLES = 1000  # scored by a call, before it is asked whether to stop
@@ -69,7 +69,7 @@ class Scorer:
         self._splits = dict(splits)
         self._workers = 1
         if jax.default_backend() == "cpu":  # small products leave cores idle: each one scores its own blocks
-            batch_size, self._workers = min(batch_size, _CPU_EXAMPLES), mapping.cores()
+            batch_size, self._workers = min(batch_size, _CPU_EXAMPLES), cores.count()
         self._size = {name: min(batch_size, len(split.labels)) for name, split in splits.items()}
         for name, split in splits.items():
             if split.images.nbytes <= _RESIDENT_BYTES:
@@ -78,6 +78,7 @@ class Scorer:
 
     def compile(self, params: model.Params) -> None:
         """Compiles a program for each split, for parameters like these."""
+        params = jax.device_put(params, jax.local_devices()[0])
         for name, size in self._size.items():
             (images, labels, _), zero = self._part(name, 0), jnp.int32(0)
             program = _program(self._network, size, self._members)
@@ -88,6 +89,7 @@ class Scorer:
         self, params: model.Params, stop: Callable[[], bool] = lambda: False
     ) -> dict[str, metrics.Sums] | None:
         """Sums over all examples of each split; None if `stop` said so before the end."""
+        params = jax.device_put(params, jax.local_devices()[0])  # training spreads them over several
         if not self._programs:
             self.compile(params)
         scores = {}

@@ -18,6 +18,7 @@ from jaxtyping import install_import_hook
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # `from experiments import base`, from any working directory
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 
 TYPECHECKED = (
     "config",

@@ -1,5 +1,6 @@
 """The order of examples, and the two feeds: same examples, same bits, in whatever pieces."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from conftest import Vary, digests
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, loop, train
+from mmids_cnn import data, feed, loop, mapping, train
 from mmids_cnn.errors import ConfigError
 
 TINY = {"channels": (2,)}
@@ -102,9 +103,10 @@ def test_chunks_are_limited_in_bytes(
     monkeypatch.setattr(feed, "_CHUNK_BYTES", 2 * 250 * 784)
     sent, put = set(), jax.device_put
 
-    def spy(arrays: tuple[np.ndarray, ...]) -> Any:
-        sent.add(arrays[0].shape)
-        return put(arrays)
+    def spy(arrays: Any, *where: Any) -> Any:
+        if isinstance(arrays, tuple):
+            sent.add(arrays[0].shape)
+        return put(arrays, *where)
 
     monkeypatch.setattr(jax, "device_put", spy)
     state = run(feed.Streamed(split, 250), experiment, small, [(0, 4)])
@@ -203,13 +205,38 @@ def test_nothing_is_compiled_after_the_first_piece(
     # 90 divides nothing and no other test uses it: no program can have been left over by one.
     experiment = vary(batch_size=90, num_epochs=3, model=TINY, dataset={"placement": placement})
     counts, steps = [], []
-    for point, seconds in zip(loop.fit(experiment, small), [0.0, 0.0, 1e9, 1e9, 0.0, 1e9, 0.0], strict=True):
+    allowed = [0.0, 0.0, *[1e9] * 4, 0.0, *[1e9] * 4]
+    for point, seconds in zip(loop.fit(experiment, small), allowed, strict=True):
         counts.append(len(compilations))
         steps.append(point.step)
         monkeypatch.setattr(loop, "_PIECE_SECONDS", seconds)  # how long the next piece may take
-    assert steps == [0, 1, 2, 12, 24, 25, 36]
+    assert steps == [0, 1, 2, 4, 8, 12, 24, 25, 27, 31, 36]  # pieces double, and end with an epoch
     assert counts[0] > 0
-    assert counts[1:] == [counts[1]] * 6
+    assert counts[1:] == [counts[1]] * 10
+
+
+@pytest.mark.parametrize("batch_size", [128, 512, 50], ids="batch {}".format)
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+def test_number_of_devices_changes_no_bit(
+    vary: Vary, small: data.Dataset, placement: str, batch_size: int
+) -> None:
+    schedule = {"name": "adamw", "schedule": "one_cycle", "weight_decay": 1e-2}
+    experiment = vary(batch_size=batch_size, dataset={"placement": placement}, optimizer=schedule)
+    recipe = train.recipe(experiment, small)
+    assert (recipe.groups, recipe.slices) == {128: (4, 1), 512: (8, 2), 50: (2, 1)}[batch_size]
+    assert recipe.devices == jax.device_count() == 2
+    results = []
+    for devices in (1, 2):
+        state = train.init_state(experiment, small)
+        state = state.replace(recipe=dataclasses.replace(recipe, devices=devices))
+        state = jax.device_put(state, mapping.replicated(devices))
+        batches = feed.make(experiment, small.splits["train"])
+        batches.compile(state)
+        for epoch in range(3):
+            state = batches.advance(state, epoch, 0, batches.steps_per_epoch)
+        assert len(state.step.sharding.device_set) == devices
+        results.append(digests(state))
+    assert results[0] == results[1]
 
 
 class FailingImages(np.ndarray):

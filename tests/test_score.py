@@ -9,7 +9,7 @@ import pytest
 from conftest import Vary, digests
 from oracles import U
 
-from mmids_cnn import data, mapping, metrics, model, score, train
+from mmids_cnn import cores, data, metrics, model, score, train
 
 COUNT = 10_000
 
@@ -93,8 +93,8 @@ def test_number_of_cores_changes_no_bit(
 ) -> None:
     monkeypatch.setattr(score, "_BLOCK_EXAMPLES", 100)
     scores = []
-    for cores in (1, 2, 7):
-        monkeypatch.setattr(mapping, "cores", lambda cores=cores: cores)
+    for number in (1, 2, 7):
+        monkeypatch.setattr(cores, "count", lambda number=number: number)
         scores.append(score.Scorer(trained[0], {"train": small.splits["train"]}, 1000)(trained[1]))
     assert scores[0] is not None
     assert digests(scores[0]) == digests(scores[1]) == digests(scores[2])

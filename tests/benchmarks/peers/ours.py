@@ -5,6 +5,10 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from mmids_cnn import cores
+
+cores.as_devices()  # before JAX is imported, as the command line does
+
 import jax
 
 from mmids_cnn import config, feed, score, train

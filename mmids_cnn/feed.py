@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Int32, Integer
 
+from mmids_cnn import compiled, data, keys, mapping
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, keys, mapping
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.train import Batch, TrainState, steps_per_epoch, train_step
 
@@ -120,7 +120,7 @@ class Resident:
         self._data = jax.device_put(tuple(self._split), mapping.replicated(state.recipe.devices))
         order, zero = self._order_of(state, 0), np.int32(0)
         program = _resident_program(self._batch_size, state.members)
-        self._program = program.lower(state, order, *self._data, zero, zero).compile()
+        self._program = compiled.program(program.lower(state, order, *self._data, zero, zero))
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
@@ -167,7 +167,7 @@ class Streamed:
         self._placed = mapping.shared_out(state.recipe.devices, axis=1)
         program = jax.jit(steps_streamed, donate_argnames="state")
         batches, zero = self._take(int(state.h.seed), 0, 0), np.int32(0)
-        self._program = program.lower(state, batches, zero, zero).compile()
+        self._program = compiled.program(program.lower(state, batches, zero, zero))
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""

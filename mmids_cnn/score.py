@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from mmids_cnn import cores, data, mapping, metrics, model
+from mmids_cnn import compiled, cores, data, mapping, metrics, model
 
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
 _BLOCK_EXAMPLES = 1000  # scored by a call, before it is asked whether to stop
@@ -83,7 +83,7 @@ class Scorer:
             (images, labels, _), zero = self._part(name, 0), jnp.int32(0)
             program = _program(self._network, size, self._members)
             lowered = program.lower(params, self._zero(), images, labels, zero, zero, zero)
-            self._programs[name] = lowered.compile()
+            self._programs[name] = compiled.program(lowered)
 
     def __call__(
         self, params: model.Params, stop: Callable[[], bool] = lambda: False

@@ -113,11 +113,13 @@ def _parse_args() -> argparse.Namespace:
 
 
 def load(folder: Path, images: int) -> Data:
-    """Reads the arrays; the training split is cut or repeated to `images` images."""
+    """Maps the arrays into memory; the training split is cut or repeated to `images` images."""
     names = [f"{split}_{part}.npy" for split in ("train", "test") for part in ("images", "labels")]
-    train_images, train_labels, *test = (np.load(folder / name) for name in names)
-    wanted = np.arange(images) % len(train_labels)
-    return Data(train_images[wanted], train_labels[wanted], *test)
+    train_images, train_labels, *test = (np.load(folder / name, mmap_mode="r") for name in names)
+    if images != len(train_labels):
+        wanted = np.arange(images) % len(train_labels)
+        train_images, train_labels = train_images[wanted], train_labels[wanted]
+    return Data(train_images, train_labels, *test)
 
 
 def _claim_stdout() -> TextIO:

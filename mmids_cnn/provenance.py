@@ -75,14 +75,14 @@ def show(experiment: config_lib.Experiment, dataset: data.Dataset, workdir: Path
 
 def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[str, Any]:
     """Everything that a run's bits may depend on, as plain values fit for JSON."""
-    commit, dirty = _git()
+    commit, dirty = git()
     return {
         "command": [sys.executable, *sys.orig_argv[1:]],
         "mmids_cnn": mmids_cnn.__version__,
         "git_commit": commit,
         "git_dirty": dirty,
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": versions(),
         "platform": platform.platform(),
         "device": device(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -97,6 +97,11 @@ def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[st
     }
 
 
+def versions() -> dict[str, str]:
+    """The versions of the packages that bits and timings depend on."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two records of `collect` and may change bits, a phrase each."""
     pairs = {
@@ -106,23 +111,23 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         "data": (before.get("dataset", {}).get("fingerprint"), now["dataset"]["fingerprint"]),
         "git_commit": (before.get("git_commit"), now["git_commit"]),
     }
-    versions = before.get("packages", {})
-    pairs |= {name: (versions.get(name), version) for name, version in now["packages"].items()}
+    old_versions = before.get("packages", {})
+    pairs |= {name: (old_versions.get(name), version) for name, version in now["packages"].items()}
     return [f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new]
 
 
-def _git() -> tuple[str | None, bool | None]:
+def git() -> tuple[str | None, bool | None]:
     """Commit of the checkout that this code runs from, and whether it was changed since."""
     root = Path(mmids_cnn.__file__).parents[1]
 
-    def git(*arguments: str) -> str:
+    def ask(*arguments: str) -> str:
         command = ("git", "-C", str(root), *arguments)
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     if not (root / ".git").exists():
         return None, None
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):
         return None, None
 

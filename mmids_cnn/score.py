@@ -3,7 +3,7 @@
 import concurrent.futures
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -24,13 +24,14 @@ def add_slices(
     sums: metrics.Sums,
     images: Array,
     labels: Array,
+    count: Int32[Array, ""],
     counted: Int32[Array, ""],
     first: Int32[Array, ""],
     stop: Int32[Array, ""],
     network: model.ConvNet,
     size: int,
 ) -> metrics.Sums:
-    """Adds slices number `first` to `stop - 1` of the examples, `size` at a time, to the sums.
+    """Adds slices number `first` to `stop - 1` of the first `count` examples, `size` at a time, to the sums.
 
     The last slice reaches back, so as to be as long as the others; what it takes a second time, and the first
     `counted` examples, are left out of the sums. Slices run in one loop, because their working memory is
@@ -38,7 +39,7 @@ def add_slices(
     """
 
     def add(index: Array, sums: metrics.Sums) -> metrics.Sums:
-        start = jnp.minimum(index * size, len(labels) - size)
+        start = jnp.minimum(index * size, count - size)
         x = lax.dynamic_slice_in_dim(images, start, size)
         y = lax.dynamic_slice_in_dim(labels, start, size)
         fresh = start + jnp.arange(size) >= jnp.maximum(index * size, counted)
@@ -67,9 +68,7 @@ class Scorer:
     ) -> None:
         self._network, self._members = network, members
         self._splits = dict(splits)
-        self._workers = 1
-        if jax.default_backend() == "cpu":  # small products leave cores idle: each one scores its own blocks
-            batch_size, self._workers = min(batch_size, _CPU_EXAMPLES), cores.count()
+        batch_size, self._workers = _per_worker(batch_size)
         self._size = {name: min(batch_size, len(split.labels)) for name, split in splits.items()}
         for name, split in splits.items():
             if split.images.nbytes <= _RESIDENT_BYTES:
@@ -80,9 +79,9 @@ class Scorer:
         """Compiles a program for each split, for parameters like these."""
         params = jax.device_put(params, jax.local_devices()[0])
         for name, size in self._size.items():
-            (images, labels, _), zero = self._part(name, 0), jnp.int32(0)
+            (images, labels, *_), zero = self._part(name, 0), np.int32(0)
             program = _program(self._network, size, self._members)
-            lowered = program.lower(params, self._zero(), images, labels, zero, zero, zero)
+            lowered = program.lower(params, self._zero(), images, labels, *[zero] * 4)
             self._programs[name] = compiled.program(lowered)
 
     def __call__(
@@ -107,15 +106,14 @@ class Scorer:
         def block(counted: int) -> metrics.Sums | None:
             if stop():
                 return None
-            images, labels, start = self._part(name, counted)
+            images, labels, start, there = self._part(name, counted)
             first = (counted - start) // size
-            last = min(first + per_block, -(-len(labels) // size))
-            at = (jnp.int32(counted - start), jnp.int32(first), jnp.int32(last))
+            last = min(first + per_block, -(-there // size))
+            at = (np.int32(number) for number in (there, counted - start, first, last))
             return jax.block_until_ready(self._programs[name](params, zero, images, labels, *at))
 
         # Sums of blocks are added in one order, whichever core is done first.
-        with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
-            parts = list(pool.map(block, range(0, count, per_block * size)))
+        parts = _each(block, range(0, count, per_block * size), self._workers)
         if None in parts:
             return None
         return functools.reduce(operator.add, jax.device_get(parts))  # by NumPy: nothing is compiled here
@@ -124,25 +122,59 @@ class Scorer:
         zero = metrics.Sums.zero()
         return jax.tree.map(lambda x: jnp.zeros(self._members, x.dtype), zero) if self._members else zero
 
-    def _part(self, name: str, start: int) -> tuple[Any, Any, int]:
-        """Examples on the device from `start` or before it on, and the position of the first of them."""
+    def _part(self, name: str, start: int) -> tuple[Any, Any, int, int]:
+        """Examples on the device, the position of the first of them, `start` or before it, and their number.
+
+        What is streamed is cut where the slices of a resident split are, so that both are rounded alike; the
+        last part is filled up to the length of the others, so that one program serves them all.
+        """
         images, labels = self._splits[name]
         if isinstance(images, jax.Array):
-            return images, labels, 0
-        length = min(len(labels), max(1, _BLOCK_EXAMPLES // self._size[name]) * self._size[name])
-        start = min(start, len(labels) - length)  # parts are of one length: one program serves them all
-        part = jax.device_put((images[start : start + length], labels[start : start + length]))
-        return *part, start
+            return images, labels, 0, len(labels)
+        size = self._size[name]
+        length = max(1, _BLOCK_EXAMPLES // size) * size
+        start = min(start, len(labels) - size)
+        there = min(length, len(labels) - start)
+        part = [_filled(array[start : start + length], length) for array in (images, labels)]
+        images, labels = jax.device_put(part)
+        return images, labels, start, there
+
+
+def _each(work: Callable[[int], Any], items: Iterable[int], workers: int) -> list[Any]:
+    """Results of all items, in their order; after an error no further item is begun."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def logits(
     network: model.ConvNet, params: model.Params, images: np.ndarray, batch_size: int = 1000
 ) -> Float[np.ndarray, "n classes"]:
-    """Logits of all images, computed `batch_size` at a time."""
-    program = jax.jit(model.apply, static_argnames="network")
-    parts = []
-    for start in range(0, len(images), batch_size):
-        part = images[start : start + batch_size]
-        padding = [(0, min(batch_size, len(images)) - len(part))] + [(0, 0)] * (images.ndim - 1)
-        parts.append(np.asarray(program(network, params, np.pad(part, padding)))[: len(part)])
-    return np.concatenate(parts)
+    """Logits of all images, computed `batch_size` at a time, on a CPU at most 50, on each core."""
+    batch_size, workers = _per_worker(batch_size)
+    size = max(1, min(batch_size, len(images)))
+    params = jax.device_put(params, jax.local_devices()[0])
+    shape = jax.ShapeDtypeStruct((size, *images.shape[1:]), images.dtype)
+    program = compiled.program(jax.jit(model.apply, static_argnames="network").lower(network, params, shape))
+
+    def part(start: int) -> np.ndarray:
+        chosen = images[start : start + size]
+        return np.asarray(program(params, _filled(chosen, size)))[: len(chosen)]
+
+    return np.concatenate(_each(part, range(0, max(1, len(images)), size), workers))
+
+
+def _filled(array: np.ndarray, length: int) -> np.ndarray:
+    """The array with zeros appended to `length` entries."""
+    return np.pad(array, [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)])
+
+
+def _per_worker(batch_size: int) -> tuple[int, int]:
+    """How many examples at a time, and threads that score: small products leave a CPU's cores idle."""
+    if jax.default_backend() == "cpu":
+        return min(batch_size, _CPU_EXAMPLES), cores.count()
+    return batch_size, 1

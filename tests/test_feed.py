@@ -11,7 +11,7 @@ import pytest
 from conftest import Vary, digests
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, loop, mapping, train
+from mmids_cnn import data, feed, loop, mapping, score, train
 from mmids_cnn.errors import ConfigError
 
 TINY = {"channels": (2,)}
@@ -237,6 +237,20 @@ def test_number_of_devices_changes_no_bit(
         assert len(state.step.sharding.device_set) == devices
         results.append(digests(state))
     assert results[0] == results[1]
+
+
+def test_nothing_is_compiled_after_the_first_piece_of_a_population(
+    vary: Vary, small: data.Dataset, compilations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_BLOCK_EXAMPLES", 100)  # several a split
+    monkeypatch.setattr(loop, "_PIECE_SECONDS", 1e9)
+    experiment = vary(batch_size=92, num_epochs=3, model=TINY)
+    members = [dataclasses.replace(experiment, seed=seed) for seed in range(3)]
+    counts = []
+    for _ in loop.fit(experiment, small, train.init_population(members, small), scored=True):
+        counts.append(len(compilations))
+    assert counts[0] > 0 and len(counts) > 5
+    assert counts[1:] == [counts[1]] * (len(counts) - 1)
 
 
 class FailingImages(np.ndarray):

@@ -46,6 +46,19 @@ def fast_block(images: Any, kernel: Any, bias: Any) -> Any:
     return layers.conv_pool(layers.batch_last(images), kernel, bias).transpose(3, 1, 2, 0)
 
 
+def native_pool(images: Any) -> Any:
+    return nn.max_pool(images, (2, 2), (2, 2))
+
+
+FORMS: dict[
+    str, tuple[Any, Any, int]
+] = {  # ours, the native one, and how many of images, kernel and bias they take
+    "block": (fast_block, native_block, 3),
+    "convolution": (layers.convolution, native_convolution, 2),
+    "max_pool": (layers.max_pool, native_pool, 1),
+}
+
+
 def weighted(function: Any) -> Any:
     """A scalar function whose gradient reaches every output with a different weight."""
 
@@ -78,25 +91,30 @@ def test_block_is_conv_relu_pool(shape: Any) -> None:
     assert_same(fast_block, native_block, sample(shape), 3e-6)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", SHAPES[::2])
-def test_float64_is_kept_and_exact(shape: Any) -> None:
+def test_float64_is_kept_and_exact(shape: Any, form: str) -> None:
+    function, native, count = FORMS[form]
     with jax.enable_x64(True):
-        arguments = sample(shape, np.float64)
-        assert_same(fast_block, native_block, arguments, 1e-13)
+        arguments = sample(shape, np.float64)[:count]
+        assert function(*arguments).dtype == np.float64
+        assert_same(function, native, arguments, 1e-13)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [(2, 6, 7, 5, 3, 3, 3), (2, 5, 4, 2, 3, 5, 5)])
-def test_gradients_are_finite_differences(shape: Any) -> None:
+def test_gradients_are_finite_differences(shape: Any, form: str) -> None:
+    function, _, count = FORMS[form]
     with jax.enable_x64(True):
-        arguments = sample(shape, np.float64)
-        check_grads(jax.jit(fast_block), arguments, order=1, modes=["rev"], eps=1e-6, rtol=1e-6, atol=1e-6)
+        arguments = sample(shape, np.float64)[:count]
+        check_grads(jax.jit(function), arguments, order=1, modes=["rev"], eps=1e-6, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("height, width", [(4, 4), (5, 7), (2, 2), (3, 2)])
 def test_pooling_and_its_ties_are_flaxs(height: Any, width: Any) -> None:
     numbers = np.random.default_rng(1).integers(0, 3, (3, height, width, 4))  # many equal maxima
     images = jnp.asarray(numbers, jnp.float32)
-    assert_same(layers.max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)), (images,), 0)
+    assert_same(layers.max_pool, native_pool, (images,), 0)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -112,36 +130,44 @@ def test_rows_of_a_batch_are_independent() -> None:
     np.testing.assert_allclose(whole[2:3], fast_block(images[2:3], kernel, bias), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    ("form", "shared"),
+    [("block", True), ("block", False), ("convolution", True), ("convolution", False), ("max_pool", False)],
+)
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[1], SHAPES[3]])
-def test_vmap_over_models_is_each_model_alone(shape: Any, shared: Any) -> None:
-    each = [sample(shape, seed=seed) for seed in range(3)]
-    images, kernels, biases = map(np.stack, zip(*each, strict=True))
+def test_vmap_over_models_is_each_model_alone(shape: Any, shared: Any, form: str) -> None:
+    function, _, count = FORMS[form]
+    each = [sample(shape, seed=seed)[:count] for seed in range(3)]
+    images, *weights = map(np.stack, zip(*each, strict=True))
     axes, images = ((None, 0, 0), images[0]) if shared else ((0, 0, 0), images)
-    both = jax.value_and_grad(weighted(fast_block), (0, 1, 2))
-    values, gradients = jax.jit(jax.vmap(both, axes))(images, kernels, biases)
+    both = jax.value_and_grad(weighted(function), tuple(range(count)))
+    values, gradients = jax.jit(jax.vmap(both, axes[:count]))(images, *weights)
     for i in range(3):
-        value, expected = both(images if shared else images[i], kernels[i], biases[i])
-        np.testing.assert_allclose(values[i], value, rtol=1e-5)
+        value, expected = both(images if shared else images[i], *(weight[i] for weight in weights))
+        np.testing.assert_allclose(values[i], value, rtol=1e-5, atol=1e-5)
         for got, wanted in zip(gradients, expected, strict=True):
             np.testing.assert_allclose(got[i], wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
 
-def test_vmap_over_images_is_a_batch() -> None:
-    images, kernel, bias = sample(SHAPES[1])
-    single = jax.vmap(lambda image: fast_block(image[None], kernel, bias)[0])(images)
-    np.testing.assert_allclose(single, fast_block(images, kernel, bias), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("form", FORMS)
+def test_vmap_over_images_is_a_batch(form: str) -> None:
+    function, _, count = FORMS[form]
+    images, *weights = sample(SHAPES[1])[:count]
+    single = jax.vmap(lambda image: function(image[None], *weights)[0])(images)
+    np.testing.assert_allclose(single, function(images, *weights), rtol=1e-5, atol=1e-6)
 
 
-def test_scan_is_a_loop() -> None:
-    images, kernel, bias = sample((6, 7, 7, 8, 8, 3, 3))
+@pytest.mark.parametrize("form", FORMS)
+def test_scan_is_a_loop(form: str) -> None:
+    function, _, count = FORMS[form]
+    images, *weights = sample((6, 7, 7, 8, 8, 3, 3))[:count]
     parts = images.reshape(3, 2, *images.shape[1:])
-    gradient = jax.grad(weighted(fast_block), 1)
-    total, _ = lax.scan(
-        lambda sum_, part: (sum_ + gradient(part, kernel, bias), None), jnp.zeros_like(kernel), parts
-    )
-    expected = sum(gradient(part, kernel, bias) for part in parts)
-    np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
+    both = jax.value_and_grad(weighted(function))
+    _, (values, gradients) = lax.scan(lambda _, part: (None, both(part, *weights)), None, parts)
+    for i, part in enumerate(parts):
+        value, gradient = both(part, *weights)
+        np.testing.assert_allclose(values[i], value, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(gradients[i], gradient, rtol=1e-5, atol=1e-5)
 
 
 def test_native_form_is_the_same() -> None:

@@ -75,10 +75,15 @@ def test_every_example_counts_once(
     assert sums.loss == pytest.approx(losses.sum(), rel=np.sqrt(COUNT) * U)
 
 
+@pytest.mark.parametrize("size", [50, 64, 83])  # of 300 and 1,000 the last two leave a part, or 4 and 2
 def test_streamed_and_resident_scores_are_the_same_bits(
-    trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[model.ConvNet, model.Params],
+    small: data.Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
 ) -> None:
     monkeypatch.setattr(score, "_BLOCK_EXAMPLES", 300)
+    monkeypatch.setattr(score, "_CPU_EXAMPLES", size)
     splits = {name: small.splits[name] for name in ("train", "test")}
     resident = score.Scorer(trained[0], splits, 300)(trained[1])
     monkeypatch.setattr(score, "_RESIDENT_BYTES", 0)

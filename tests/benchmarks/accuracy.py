@@ -24,6 +24,7 @@ from bench import ARCHIVES, write_arrays
 from experiments import base
 from mmids_cnn import config, data, provenance
 from protocol import load
+from record import source
 
 SEEDS = range(5)
 
@@ -49,10 +50,9 @@ def main() -> None:
         for seed in SEEDS:
             scores.append(train_plain(experiment, seed, Path(folder)))
             console.print(f"seed {seed}: {100 * scores[-1]:.2f} %")
-    source = provenance.collect(experiment, data.load(experiment.dataset))
     record = {
         "command": "python tests/benchmarks/accuracy.py",
-        "provenance": {name: value for name, value in source.items() if name not in ("command", "seed")},
+        "provenance": source(provenance.collect(experiment, data.load(experiment.dataset))),
         "seeds": list(SEEDS),
         "test/accuracy": scores,
     }

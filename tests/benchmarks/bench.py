@@ -6,7 +6,8 @@
 Every entrant is started cold (empty compilation caches) and warm (the caches its cold start left),
 `--starts` times. The last warm process of each stays; in each of `--rounds` rounds every process in
 turn trains one epoch and scores the test images while the others wait. Figures are medians; a ratio
-to ours is the median over the rounds of that round's ratio.
+to ours is the median over the rounds of that round's ratio. Last, the command is timed that only has to
+show its help, or to refuse a file.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -176,6 +178,19 @@ def play_round(running: Sequence[Entrant]) -> None:
         entrant.add(foreign_cores=max(epoch["foreign_cores"], evaluation["foreign_cores"]))
 
 
+def answers() -> dict[str, list[float]]:
+    """Seconds that the command takes for what needs no JAX: its help, and a refusal."""
+    asked = {"help": "--help", "error": "--config=missing.py"}
+    seconds: dict[str, list[float]] = {name: [] for name in asked}
+    for _ in range(5):
+        for name, argument in asked.items():
+            begin = time.perf_counter()
+            command = [sys.executable, "-m", "mmids_cnn.main", argument]
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
 def matrix_rate() -> float:
     """Float32 matrix-product rate of this machine now, FLOP/s."""
     command = [sys.executable, str(HERE / "peers" / "matrix_product.py")]
@@ -235,6 +250,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "machine": machine(),
         "settings": settings,
+        "answer_seconds": {name: summary(values) for name, values in answers().items()},
         "floor": floor(CHANNELS, images, rates),
         "entrants": [entrant.record(ours) for entrant in everyone],
     }

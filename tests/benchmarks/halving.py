@@ -23,6 +23,7 @@ ROOT = HERE.parents[1]
 sys.path.append(str(ROOT))  # the checkout, for `experiments`
 
 from experiments import lr_sweep
+from record import source
 
 EXPERIMENT = "experiments/lr_sweep.py"
 SEARCH = "--config.sweep.confirm_seeds=0"
@@ -63,13 +64,12 @@ def main() -> None:
         place = arguments.keep or Path(folder)
         arms = {name: play(place / name, overrides) for name, overrides in ARMS.items()}
     sources = [arm.pop("provenance") for arm in arms.values()]
-    source = {name: value for name, value in sources[-1].items() if name not in ("command", "seed")}
     base = lr_sweep.get_config().optimizer.learning_rate
     record = {
         "command": "make sweeps",
         "experiment": EXPERIMENT,
         "base_learning_rate": base,
-        "provenance": source,
+        "provenance": source(sources[-1]),
         "arms": arms,
     }
     arguments.record.write_text(json.dumps(record, indent=1) + "\n")

@@ -7,21 +7,27 @@ import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+from mmids_cnn import provenance
 
 RATIOS = (
     "epoch_seconds",
     "evaluation_seconds",
     "cold_first_step_seconds",
     "warm_first_step_seconds",
+    "cold_peak_rss_bytes",
+    "peak_rss_bytes",
 )
 
 
 def machine() -> dict[str, object]:
-    """What the figures depend on: processor, its vector instructions, cores, Python and date."""
+    """What the figures depend on: processor, its vector instructions, cores, versions, commit and date."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
     models = [line.split(":")[1].strip() for line in text.splitlines() if "model name" in line]
     affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    commit, dirty = provenance.git()
     return {
         "device": "cpu",
         "cpu": (models or [platform.processor()])[0],
@@ -29,8 +35,16 @@ def machine() -> dict[str, object]:
         "cores": len(affinity(0)),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "packages": provenance.versions(),
+        "git_commit": commit,
+        "git_dirty": dirty,
         "date": datetime.date.today().isoformat(),
     }
+
+
+def source(collected: Mapping[str, Any]) -> dict[str, Any]:
+    """What `provenance.collect` found, but for the command and the seed of one of several runs."""
+    return {name: value for name, value in collected.items() if name not in ("command", "seed")}
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -39,9 +53,9 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(raw: Mapping[str, Sequence[float]], ours: Mapping[str, Sequence[float]]) -> dict:
-    """How many times ours each measurement in seconds is: the median of the ratios pair by pair."""
+    """How many times ours each measurement is: median and range of the ratios pair by pair."""
     return {
-        name: statistics.median(a / b for a, b in zip(values, ours[name], strict=True))
+        name: summary([a / b for a, b in zip(values, ours[name], strict=True)])
         for name, values in raw.items()
         if name in ours and name in RATIOS
     }

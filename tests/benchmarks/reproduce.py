@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from record import source
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 EXPERIMENT = ROOT / "experiments" / "base.py"
@@ -59,12 +61,11 @@ def main() -> None:
         subprocess.run(_command(place / "prepare", "--config.num_epochs=1"), check=True, env=_environment())
         starts = [start(f"{folder}/cache", place / f"start{index}") for index in range(2)]
         runs = [train(seed, place / str(seed)) for seed in range(arguments.seeds)]
-    provenance = runs[0]["provenance"]
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
     record = {
         "command": "make reproduce",
         "experiment": str(EXPERIMENT.relative_to(ROOT)),
-        "provenance": {k: v for k, v in provenance.items() if k not in ("command", "seed")},
+        "provenance": source(runs[0]["provenance"]),
         "seconds_to_first_step": {"first": starts[0], "second": starts[1]},
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit,
         "runs": [{"seed": run["seed"], **run["result"]} for run in runs],

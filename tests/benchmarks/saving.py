@@ -17,6 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mmids_cnn import cores
+
+cores.as_devices()  # before JAX is imported, as the command line does
+
 import jax
 from flax import serialization
 from rich.console import Console

@@ -3,19 +3,25 @@
     python tests/benchmarks/scaling.py            # writes scaling_cpu.json and scaling.png
     python tests/benchmarks/scaling.py --quick    # 4,096 images; writes only with --record
 
-Each point is a process of its own. Where size is not the subject an epoch is 16,384 images, a whole
-number of batches of every size; cost is given as time an image and model.
+Each point is a process of its own, and in every round each trains one epoch in turn, in a new order: a
+machine whose speed drifts slows all of them alike. Where size is not the subject an epoch is 16,384 images, a
+whole number of batches of every size. Cost is given as time an image and model, and as its ratio to that of
+the base in the same round; the base is a point of three of the curves.
 """
 
 import argparse
 import json
+import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from rich.console import Console
+from rich.progress import Progress
 
 from bench import ARCHIVES, BATCH_SIZE, CHANNELS, CPU_ONLY, HERE, write_arrays
 from child import Child, ChildError
@@ -34,49 +40,93 @@ TITLES = {
 }
 
 
-def points(quick: bool) -> list[dict]:
-    """Every process to run: what is varied, its value, and the arguments that set it."""
+@dataclass
+class Point:
+    """Settings of a process, with what was measured of it; `places` are the curves it is a point of."""
+
+    batch_size: int = BATCH_SIZE
+    width: int = 1
+    images: int = IMAGES
+    population: int = 1
+    places: list[tuple[str, int]] = field(default_factory=list)
+    child: Child | None = None
+    reason: str = ""
+    raw: list[dict[str, float]] = field(default_factory=list)
+    accuracy: float = 0.0
+    peak_rss_bytes: float = 0.0
+
+    def start(self, data: str) -> None:
+        """Starts the process; it stays idle but for its turns."""
+        channels = ",".join(str(c * self.width) for c in CHANNELS)
+        command = [sys.executable, str(HERE / "peers" / "ours.py"), "--data", data, "--channels", channels]
+        for name in ("batch_size", "images", "population"):
+            command += [f"--{name}", str(getattr(self, name))]
+        self._attempt(lambda: setattr(self, "child", Child(command, CPU_ONLY)))
+
+    def turn(self) -> None:
+        """One epoch."""
+        self._attempt(lambda: self.raw.append(self._running.ask("epoch")))
+
+    def end(self) -> None:
+        """Scores, and ends the process."""
+        self._attempt(lambda: setattr(self, "accuracy", self._running.ask("evaluate")["accuracy"]))
+        self._attempt(lambda: setattr(self, "peak_rss_bytes", self._running.quit()["peak_rss_bytes"]))
+
+    def costs(self) -> list[float]:
+        """Seconds an image and model, of each round."""
+        return [reply["seconds"] / (self.images * self.population) for reply in self.raw]
+
+    def records(self, base: list[float]) -> list[dict[str, Any]]:
+        """Its line of the record for each curve; `base` are the costs to compare with."""
+        settings = {name: getattr(self, name) for name in ("batch_size", "width", "images", "population")}
+        lines = [{"axis": axis, "value": value} | settings for axis, value in self.places]
+        if self.reason:
+            return [line | {"status": "did not run", "reason": self.reason} for line in lines]
+        first = self._running.first_reply
+        measured = {
+            "status": "ok",
+            "epoch_seconds": summary([reply["seconds"] for reply in self.raw]),
+            "image_seconds": summary(self.costs()),
+            "times_base": summary([cost / other for cost, other in zip(self.costs(), base, strict=True)]),
+            "compile_seconds": first["compile_seconds"] + first["prepare_seconds"],
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "accuracy": self.accuracy,
+            "raw": self.raw,
+        }
+        return [line | measured for line in lines]
+
+    @property
+    def _running(self) -> Child:
+        assert self.child is not None
+        return self.child
+
+    def _attempt(self, step: Callable[[], object]) -> None:
+        """Does a step unless one before failed; keeps why."""
+        if self.reason:
+            return
+        try:
+            step()
+        except ChildError as error:
+            self.reason = str(error)
+
+
+def points(quick: bool) -> list[Point]:
+    """Every process to run; the first is the base, which is a point of several curves."""
     images = 4096 if quick else IMAGES
     full = images if quick else 60_000
-    axes: dict[str, Sequence[int]] = {
-        "batch size": (32, 64, 128, 256, 512, 1024, 2048, 4096),
-        "channel width": (1, 2, 4),
-        "training images": (full, 4 * full),
-        "models at once": (1, 4, 16),
-    }
-    base = {"batch_size": BATCH_SIZE, "width": 1, "images": images, "population": 1}
-    key = dict(zip(axes, base, strict=True))
-    return [
-        {"axis": axis, "value": value} | base | {key[axis]: value}
-        for axis, values in axes.items()
-        for value in values
-    ]
-
-
-def measure(point: dict, data: str, rounds: int) -> dict:
-    """Trains `rounds` epochs in a fresh process; returns the point with what was measured."""
-    channels = ",".join(str(c * point["width"]) for c in CHANNELS)
-    command = [sys.executable, str(HERE / "peers" / "ours.py"), "--data", data]
-    command += ["--channels", channels]
-    for name in ("batch_size", "images", "population"):
-        command += [f"--{name}", str(point[name])]
-    try:
-        child = Child(command, CPU_ONLY)
-        replies = [child.ask("epoch") for _ in range(rounds)]
-        accuracy, peak = child.ask("evaluate")["accuracy"], child.quit()["peak_rss_bytes"]
-    except ChildError as error:
-        return point | {"status": "did not run", "reason": str(error)}
-    seconds = [reply["seconds"] for reply in replies]
-    trained, first = point["images"] * point["population"], child.first_reply
-    return point | {
-        "status": "ok",
-        "epoch_seconds": summary(seconds),
-        "image_seconds": summary([value / trained for value in seconds]),
-        "compile_seconds": first["compile_seconds"] + first["prepare_seconds"],
-        "peak_rss_bytes": peak,
-        "accuracy": accuracy,
-        "raw": replies,
-    }
+    base = Point(images=images)
+    made = {(base.batch_size, base.width, base.images, base.population): base}
+    for axis, name, values in (
+        ("batch size", "batch_size", (32, 64, 128, 256, 512, 1024, 2048, 4096)),
+        ("channel width", "width", (1, 2, 4)),
+        ("training images", "images", (full, 4 * full)),
+        ("models at once", "population", (1, 4, 16)),
+    ):
+        for value in values:
+            point = Point(**{"images": images, name: value})
+            key = (point.batch_size, point.width, point.images, point.population)
+            made.setdefault(key, point).places.append((axis, value))
+    return list(made.values())
 
 
 def plot(record: dict, path: Path) -> None:
@@ -107,7 +157,7 @@ def plot(record: dict, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--archives", type=Path, default=ARCHIVES, help="folder of IDX archives")
-    parser.add_argument("--rounds", type=int, default=3, help="epochs a point")
+    parser.add_argument("--rounds", type=int, default=5, help="epochs a point")
     parser.add_argument("--quick", action="store_true", help="4,096 images, to try it out")
     parser.add_argument("--record", type=Path, help="JSON to write, as in bench.py")
     args, console = parser.parse_args(), Console()
@@ -115,17 +165,28 @@ def main() -> None:
         args.record = args.record or HERE / "records" / "scaling_cpu.json"
     with tempfile.TemporaryDirectory() as folder:
         write_arrays(args.archives, Path(folder))
-        done = []
-        for point in points(args.quick):
-            console.print(f"{point['axis']}: {point['value']}", markup=False)
-            done.append(measure(point, folder, args.rounds))
+        everyone = points(args.quick)
+        with Progress(console=console) as progress:
+            task = progress.add_task("starting", total=len(everyone) * (args.rounds + 1))
+            for point in everyone:
+                point.start(folder)
+                progress.advance(task)
+            for turn in range(args.rounds):
+                progress.update(task, description=f"round {turn + 1} of {args.rounds}")
+                for point in random.Random(turn).sample(everyone, len(everyone)):
+                    point.turn()
+                    progress.advance(task)
+        for point in everyone:
+            point.end()
     settings = {"rounds": args.rounds, "quick": args.quick}
+    done = [line for point in everyone for line in point.records(everyone[0].costs())]
+    done.sort(key=lambda line: list(TITLES).index(line["axis"]))
     record = {"machine": machine(), "settings": settings, "points": done}
     print_table(console, *scaling_rows(record))
-    for point in done:
-        foreign = max((reply["foreign_cores"] for reply in point.get("raw", [])), default=0.0)
+    for line in done:
+        foreign = max((reply["foreign_cores"] for reply in line.get("raw", [])), default=0.0)
         if foreign > 0.1:
-            text = f"{point['axis']} {point['value']}: other processes used {foreign:.1f} cores"
+            text = f"{line['axis']} {line['value']}: other processes used {foreign:.1f} cores"
             console.print(text, style="red", markup=False)
     if args.record:
         args.record.parent.mkdir(parents=True, exist_ok=True)

@@ -51,6 +51,10 @@ def experiments(trials: int) -> list[Any]:
 
 def arm(name: str, size: int, trials: int, images: int) -> dict[str, Any]:
     """Trains in this process; returns what it took."""
+    from mmids_cnn import cores
+
+    cores.as_devices()  # before JAX is imported, as the command line does
+
     from mmids_cnn import data, loop, population, train
 
     some = experiments(trials)
@@ -105,7 +109,7 @@ def processes(trials: int, at_once: int) -> dict[str, Any]:
                 "--progress=none",
             ]
             command += [f"--workdir={folder}/{index}", *(f"--config.{k}={v}" for k, v in flags.items())]
-            environment = {**os.environ, "XDG_CACHE_HOME": folder}
+            environment = {**os.environ, "XDG_CACHE_HOME": folder, "JAX_NUM_CPU_DEVICES": "1"}
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=environment)
 
         began = time.perf_counter()

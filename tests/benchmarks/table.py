@@ -39,21 +39,13 @@ def benchmark_rows(record: Mapping) -> Rows:
         f"epoch, batch {settings['batch_size']}; medians of {settings['rounds']} interleaved "
         f"rounds and {settings['starts']} starts (lowest–highest). Seconds, and MB of memory."
     )
-    header = [
-        "",
-        "epoch",
-        "times ours",
-        "10,000 images scored",
-        "first step, cold",
-        "first step, warm",
-        "compiling",
-    ]
-    header += ["peak MB, cold start", "peak MB, warm"]
+    header = ["", "epoch", "times ours", "10,000 images scored", "times ours"]
+    header += ["first step, cold", "first step, warm", "compiling", "peak MB, cold start", "peak MB, warm"]
     rows = [_entrant_cells(entrant) for entrant in record["entrants"]]
     rate = max(floor["matrix_flop_a_second"])
     name = f"floor of direct products: {floor['flop_an_epoch'] / 1e12:.3f} TFLOP at {rate / 1e9:.0f} GFLOP/s"
     times = [_digits(floor["epoch_seconds"]), "", _digits(floor["evaluation_seconds"])]
-    return caption, header, [*rows, [name, *times, "", "", "", "", ""]]
+    return caption, header, [*rows, [name, *times, *[""] * 6]]
 
 
 def _entrant_cells(entrant: Mapping) -> list[str]:
@@ -61,13 +53,14 @@ def _entrant_cells(entrant: Mapping) -> list[str]:
     library = next((name for name in ("torch", "keras", "flax") if name in versions), None)
     name = f"{entrant['name']} ({library} {versions[library]})" if library else entrant["name"]
     if entrant["status"] != "ok":
-        return [name, entrant["status"], "", "", "", "", "", "", ""]
-    figures, ratio = entrant["summary"], entrant["ratio_to_ours"].get("epoch_seconds")
+        return [name, entrant["status"], *[""] * 8]
+    figures, ratio = entrant["summary"], entrant["ratio_to_ours"]
+    timed = []
+    for column in ("epoch_seconds", "evaluation_seconds"):
+        timed += [spread(figures[column]), spread(ratio[column]) if column in ratio else ""]
     return [
         name,
-        spread(figures["epoch_seconds"]),
-        f"{ratio:.2f}" if ratio else "",
-        spread(figures["evaluation_seconds"]),
+        *timed,
         spread(figures["cold_first_step_seconds"]),
         spread(figures["warm_first_step_seconds"]),
         spread(figures["cold_compile_seconds"]),
@@ -76,20 +69,61 @@ def _entrant_cells(entrant: Mapping) -> list[str]:
     ]
 
 
+def target_rows(record: Mapping) -> Rows:
+    """What the project set out to reach, and what it reached: ratios of one run, ours to the other."""
+    figures = {entrant["name"]: entrant for entrant in record["entrants"] if entrant["status"] == "ok"}
+    ours = figures["mmids_cnn"]["summary"]
+    eager, compiled, plain = "PyTorch, eager", "PyTorch, torch.compile", "plain Flax"
+
+    def share(peer: str, column: str) -> str:
+        if peer not in figures:
+            return "not measured"
+        theirs = figures[peer]["ratio_to_ours"][column]
+        return spread({"median": 1 / theirs["median"], "min": 1 / theirs["max"], "max": 1 / theirs["min"]})
+
+    answers = record["answer_seconds"]
+    rows = [
+        ["epoch / PyTorch, eager", "0.75", share(eager, "epoch_seconds")],
+        ["epoch / plain Flax", "0.2", share(plain, "epoch_seconds")],
+        ["10,000 images scored / PyTorch, eager", "0.6", share(eager, "evaluation_seconds")],
+        ["10,000 images scored / torch.compile", "0.6", share(compiled, "evaluation_seconds")],
+        ["first step, cold, s", "12", spread(ours["cold_first_step_seconds"])],
+        ["first step, warm, s", "4", spread(ours["warm_first_step_seconds"])],
+        ["peak memory / PyTorch, eager: warm", "1.2", share(eager, "peak_rss_bytes")],
+        ["peak memory / PyTorch, eager: cold start", "1.2", share(eager, "cold_peak_rss_bytes")],
+        ["`--help`, s", "1", spread(answers["help"])],
+        ["a mistake on the command line, s", "1", spread(answers["error"])],
+    ]
+    scaling = json.loads((HERE / "records" / "scaling_cpu.json").read_text())
+    for point in scaling["points"]:
+        if (point["axis"], point["value"], point["status"]) == ("models at once", 16, "ok"):
+            rows.append(["one of 16 models at once / one alone", "1", spread(point["times_base"])])
+    return "Targets set before, the same runs:", ["what", "at most", "reached"], rows
+
+
 def scaling_rows(record: Mapping) -> Rows:
     """The table of how cost grows, one process a row."""
     machine = record["machine"]
     caption = (
         f"How cost grows, {machine['cpu']}, {machine['cores']} cores, {machine['date']}: medians "
-        f"of {record['settings']['rounds']} epochs (lowest–highest). What a row does not vary "
-        "stays at batch 128, channels 16, 32, 32 and one model."
+        f"of {record['settings']['rounds']} interleaved rounds (lowest–highest). What a row does not vary "
+        "stays at batch 128, channels 16, 32, 32 and one model; the base is that with 16,384 images."
     )
-    header = ["varied", "value", "images an epoch", "epoch, s", "µs an image and model", "peak MB"]
+    header = [
+        "varied",
+        "value",
+        "images an epoch",
+        "epoch, s",
+        "µs an image and model",
+        "times base",
+        "peak MB",
+    ]
     rows = []
     for point in record["points"]:
-        cells = ["did not run", "", ""]
+        cells = ["did not run", "", "", ""]
         if point["status"] == "ok":
             cells = [spread(point["epoch_seconds"]), spread(point["image_seconds"], 1e-6)]
+            cells.append(spread(point["times_base"]))
             cells.append(_digits(point["peak_rss_bytes"] / 1e6))
         rows.append([point["axis"], f"{point['value']:,}", f"{point['images']:,}", *cells])
     return caption, header, rows
@@ -226,14 +260,14 @@ def _percent(fractions: Sequence[float]) -> str:
 
 
 TABLES = {
-    "results": {"base_cpu": recipe_rows},
-    "torture": {"torture": torture_rows},
-    "sweeps": {"lr_sweep_cpu": found_rows, "sweep_cpu": sweep_rows},
+    "results": {"base_cpu": [recipe_rows]},
+    "torture": {"torture": [torture_rows]},
+    "sweeps": {"lr_sweep_cpu": [found_rows], "sweep_cpu": [sweep_rows]},
     "bench": {
-        "cpu": benchmark_rows,
-        "saving": saving_rows,
-        "plain_cpu": plain_rows,
-        "scaling_cpu": scaling_rows,
+        "cpu": [benchmark_rows, target_rows],
+        "saving": [saving_rows],
+        "plain_cpu": [plain_rows],
+        "scaling_cpu": [scaling_rows],
     },
 }
 
@@ -248,7 +282,7 @@ def generated(records: Path, marker: str) -> str:
         record = json.loads(path.read_text())
         if record.get("settings", {}).get("quick"):
             raise SystemExit(f"table: {path} is of a --quick run; run it in full")
-        parts.append(markdown(*rows(record)))
+        parts += [markdown(*make(record)) for make in rows]
     if marker == "bench" and (records / "scaling.png").exists():
         parts.append("![How cost grows](tests/benchmarks/records/scaling.png)")
     return "\n\n".join(parts)

@@ -58,8 +58,9 @@ def convolution(activations: BatchLast, kernel: Kernel) -> Result:
 
 def _windows(activations: BatchLast, kernel: Kernel) -> Quarters:
     """Convolves; returns the four pixels of each 2x2 window, in row-major order, as four arrays."""
-    # With few channels the products are too small to repay the transforms, so it seems; of the numbers of
-    # channels in use 1 was measured to lose by them, 16 to gain.
+    # With few channels the products do not repay the transforms. Measured with 32 features, values and
+    # gradients on one core, Winograd's time over the other's: on 28x28 pixels 5.6, 1.4, 0.94, 0.70 for 1, 4,
+    # 8, 16 channels, on 14x14 pixels 4.1, 0.92, 0.67, 0.50.
     if kernel.shape[:2] == (3, 3) and kernel.shape[2] > 4:
         return _winograd(_tiles(activations, (3, 3), True), kernel)
     return _four_positions(_tiles(activations, kernel.shape[:2], False), kernel)

@@ -49,6 +49,9 @@ def cluster(folder: Path) -> Iterator[Any]:
             it.shutdown()
 
 
+CPU = {"XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}
+
+
 @pytest.mark.parametrize(
     ("nodes", "each", "needs", "variables"),
     [
@@ -59,9 +62,9 @@ def cluster(folder: Path) -> Iterator[Any]:
             {"num_gpus": 1 / 3, "num_cpus": 0},
             {"XLA_FLAGS": "x", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.300"},
         ),
-        ([{}, {"CPU": 8}, {"CPU": 4}], 1, {"num_cpus": 4}, {"XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}),
-        ([{"CPU": 4}], 2, {"num_cpus": 2}, {"XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}),
-        ([{"CPU": 2}], 5, {"num_cpus": 1}, {"XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}),
+        ([{}, {"CPU": 8}, {"CPU": 4}], 1, {"num_cpus": 4}, CPU | {"JAX_NUM_CPU_DEVICES": "4"}),
+        ([{"CPU": 4}], 2, {"num_cpus": 2}, CPU | {"JAX_NUM_CPU_DEVICES": "2"}),
+        ([{"CPU": 2}], 5, {"num_cpus": 1}, CPU | {"JAX_NUM_CPU_DEVICES": "1"}),
     ],
 )
 def test_share_of_a_device(nodes: Any, each: int, needs: dict[str, float], variables: dict[str, str]) -> None:
@@ -81,10 +84,11 @@ def test_killed_node_loses_nothing_and_changes_no_bit(folder: Path, cluster: Any
             free = (
                 ray._private.state.available_resources_per_node() if list(populations.glob("*.json")) else {}
             )
-            if nodes[0].node_id in free and not free[nodes[0].node_id].get("CPU"):
-                cluster.remove_node(nodes[0], allow_graceful=False)
-                killed.append(time.monotonic())
-                return
+            for node in nodes:
+                if node.node_id in free and not free[node.node_id].get("CPU"):
+                    cluster.remove_node(node, allow_graceful=False)
+                    killed.append(time.monotonic())
+                    return
             time.sleep(0.05)
 
     thread = threading.Thread(target=kill_one)

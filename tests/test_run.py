@@ -27,6 +27,7 @@ from mmids_cnn.errors import RunError
 
 ROOT = Path(__file__).parents[1]
 DIGITS = idx_files.digits(300, 100)
+DEVICES = int(os.environ["JAX_NUM_CPU_DEVICES"])
 ARGUMENTS = [
     f"--config={ROOT}/experiments/base.py",
     "--config.dataset.name=fashion_mnist",
@@ -183,7 +184,7 @@ def test_provenance(runs: Runs) -> None:
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "platform": platform.platform(),
-        "device": {"platform": "cpu", "count": 1, "cores": len(os.sched_getaffinity(0))},
+        "device": {"platform": "cpu", "count": DEVICES, "cores": len(os.sched_getaffinity(0))},
         "xla_flags": "--xla_gpu_deterministic_ops=true",
         "dataset": {
             "name": "fashion_mnist",

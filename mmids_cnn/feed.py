@@ -164,7 +164,9 @@ class Streamed:
                 "config.dataset.placement: expected resident data for a population, whose members draw from "
                 "them each in its own order, got streamed; set it to 'resident'"
             )
-        self._placed = mapping.shared_out(state.recipe.devices, axis=1)
+        devices = state.recipe.devices
+        whole = self._batch_size % devices == 0
+        self._placed = mapping.shared_out(devices, axis=1) if whole else mapping.replicated(devices)
         program = jax.jit(steps_streamed, donate_argnames="state")
         batches, zero = self._take(int(state.h.seed), 0, 0), np.int32(0)
         self._program = compiled.program(program.lower(state, batches, zero, zero))

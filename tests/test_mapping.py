@@ -11,25 +11,29 @@ from mmids_cnn import mapping, train
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "want"),
+    ("batch_size", "side", "want"),
     [
-        (1, (1, 1)),
-        (31, (1, 1)),
-        (32, (2, 1)),
-        (64, (2, 1)),
-        (96, (4, 1)),
-        (100, (4, 1)),
-        (127, (1, 1)),
-        (128, (4, 1)),
-        (256, (8, 1)),
-        (1000, (8, 5)),
-        (4096, (8, 16)),
+        (1, 28, (1, 1)),
+        (16, 28, (1, 1)),
+        (31, 28, (2, 1)),
+        (32, 28, (2, 1)),
+        (96, 28, (4, 1)),
+        (100, 28, (4, 1)),
+        (127, 28, (4, 1)),
+        (128, 28, (4, 1)),
+        (160, 28, (8, 1)),
+        (251, 28, (8, 1)),
+        (1000, 28, (8, 4)),
+        (4096, 28, (8, 16)),
+        (64, 192, (8, 8)),
+        (2, 1000, (2, 1)),
     ],
 )
-def test_batches_are_cut_into_groups_of_slices(batch_size: int, want: tuple[int, int]) -> None:
-    groups, slices = train._cut(batch_size)
+def test_batches_are_cut_into_groups_of_slices(batch_size: int, side: int, want: tuple[int, int]) -> None:
+    groups, slices = train._cut(batch_size, side * side)
     assert (groups, slices) == want
-    assert batch_size % (groups * slices) == 0
+    each = -(-batch_size // (groups * slices))
+    assert each == 1 or (each <= 32 and each * side * side <= 2**16)
 
 
 def test_devices_share_groups_evenly(monkeypatch: pytest.MonkeyPatch) -> None:

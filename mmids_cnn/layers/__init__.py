@@ -43,7 +43,11 @@ def flatten(activations: BatchLast) -> Float[Array, "batch features"]:
 
 
 def convolution(images: Images, kernel: Kernel) -> Float[Array, "batch height width features"]:
-    """Convolves with stride 1 and the zero padding that keeps the size ("SAME"); kernel sizes must be odd."""
+    """Convolves with stride 1 and the zero padding that keeps the size ("SAME"); kernel sizes must be odd.
+
+    Equal to `lax.conv_general_dilated` to rounding, but for 3x3 kernels on a CPU, whose sums of four pixels
+    may overflow where the pixels are within that factor of the largest float.
+    """
     _require_odd(kernel)
     convolve = partial(lax.platform_dependent, cpu=cpu.convolution, default=_native_convolution)
     return convolve(batch_last(images), kernel).transpose(3, 1, 2, 0)

@@ -83,11 +83,13 @@ class Point:
         if self.reason:
             return [line | {"status": "did not run", "reason": self.reason} for line in lines]
         first = self._running.first_reply
+        pairs = zip(self.costs(), base, strict=False)  # too few where the base broke down
+        shares = [cost / other for cost, other in pairs]
         measured = {
             "status": "ok",
             "epoch_seconds": summary([reply["seconds"] for reply in self.raw]),
             "image_seconds": summary(self.costs()),
-            "times_base": summary([cost / other for cost, other in zip(self.costs(), base, strict=True)]),
+            "times_base": summary(shares) if shares else None,
             "compile_seconds": first["compile_seconds"] + first["prepare_seconds"],
             "peak_rss_bytes": self.peak_rss_bytes,
             "accuracy": self.accuracy,

@@ -182,7 +182,7 @@ def main() -> None:
             point.end()
     settings = {"rounds": args.rounds, "quick": args.quick}
     done = [line for point in everyone for line in point.records(everyone[0].costs())]
-    done.sort(key=lambda line: list(TITLES).index(line["axis"]))
+    done.sort(key=lambda line: (list(TITLES).index(line["axis"]), line["value"]))
     record = {"machine": machine(), "settings": settings, "points": done}
     print_table(console, *scaling_rows(record))
     for line in done:

@@ -229,6 +229,15 @@ def test_no_such_device(command_line: CommandLine, tmp_path: Path, small: list[s
     assert {path.name for path in tmp_path.iterdir()} == {"archives"}
 
 
+def test_no_number_of_devices(
+    command_line: CommandLine, tmp_path: Path, small: list[str], no_jax: str
+) -> None:
+    done = command_line("main", *small, JAX_NUM_CPU_DEVICES="many", PYTHONPATH=no_jax)
+    assert re.fullmatch(r"error: JAX_NUM_CPU_DEVICES: expected .+, found 'many'; .+\n", done.stderr)
+    assert done.returncode == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"archives"}
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

@@ -253,6 +253,25 @@ def test_nothing_is_compiled_after_the_first_piece_of_a_population(
     assert counts[1:] == [counts[1]] * (len(counts) - 1)
 
 
+def test_number_of_devices_changes_no_bit_of_large_images(vary: Vary) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (64, 192, 192, 3), np.uint8)
+    split = data.Split(images, random.integers(0, 10, 64).astype(np.int32))
+    dataset = data.Dataset("large", {"train": split, "test": split}, 10, "")
+    experiment = vary(batch_size=64, model={"channels": (4,)})
+    recipe = train.recipe(experiment, dataset)
+    assert (recipe.groups, recipe.slices) == (8, 8)  # image by image: sums over more are cut by threads
+    results = []
+    for devices in (1, 2):
+        state = train.init_state(experiment, dataset)
+        state = state.replace(recipe=dataclasses.replace(recipe, devices=devices))
+        state = jax.device_put(state, mapping.replicated(devices))
+        batches = feed.make(experiment, split)
+        batches.compile(state)
+        results.append(digests(batches.advance(state, 0, 0, 1)))
+    assert results[0] == results[1]
+
+
 class FailingImages(np.ndarray):
     """Images on a disk that breaks after a number of chunks."""
 

@@ -77,7 +77,7 @@ class Scorer:
 
     def compile(self, params: model.Params) -> None:
         """Compiles a program for each split, for parameters like these."""
-        params = jax.device_put(params, jax.local_devices()[0])
+        params = _on_one_device(params)
         for name, size in self._size.items():
             (images, labels, *_), zero = self._part(name, 0), np.int32(0)
             program = _program(self._network, size, self._members)
@@ -88,7 +88,7 @@ class Scorer:
         self, params: model.Params, stop: Callable[[], bool] = lambda: False
     ) -> dict[str, metrics.Sums] | None:
         """Sums over all examples of each split; None if `stop` said so before the end."""
-        params = jax.device_put(params, jax.local_devices()[0])  # training spreads them over several
+        params = _on_one_device(params)
         if not self._programs:
             self.compile(params)
         scores = {}
@@ -157,7 +157,7 @@ def logits(
     """Logits of all images, computed `batch_size` at a time, on a CPU at most 50, on each core."""
     batch_size, workers = _per_worker(batch_size)
     size = max(1, min(batch_size, len(images)))
-    params = jax.device_put(params, jax.local_devices()[0])
+    params = _on_one_device(params)
     shape = jax.ShapeDtypeStruct((size, *images.shape[1:]), images.dtype)
     program = compiled.program(jax.jit(model.apply, static_argnames="network").lower(network, params, shape))
 
@@ -171,6 +171,11 @@ def logits(
 def _filled(array: np.ndarray, length: int) -> np.ndarray:
     """The array with zeros appended to `length` entries."""
     return np.pad(array, [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)])
+
+
+def _on_one_device(params: model.Params) -> model.Params:
+    """Training copies them to several."""
+    return jax.device_put(params, jax.local_devices()[0])
 
 
 def _per_worker(batch_size: int) -> tuple[int, int]:

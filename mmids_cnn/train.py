@@ -125,9 +125,8 @@ def _cut(batch_size: int, pixels: int) -> tuple[int, int]:
     number of threads: sums are rounded alike on any number of cores.
     """
     size = max(1, min(_SLICE, _SLICE_PIXELS // pixels))
-    count = max(
-        -(-batch_size // size), min(2, -(-2 * batch_size // size))
-    )  # two halves rather than one whole
+    halves = -(-2 * batch_size // size)
+    count = max(-(-batch_size // size), min(2, halves))  # two halves rather than one whole
     if count <= _MOST_GROUPS:
         count = 1 << (count - 1).bit_length()
     groups = min(count, _MOST_GROUPS)

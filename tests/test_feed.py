@@ -215,6 +215,21 @@ def test_nothing_is_compiled_after_the_first_piece(
     assert counts[1:] == [counts[1]] * 10
 
 
+def trained_on(
+    devices: int, experiment: config_lib.Experiment, dataset: data.Dataset, epochs: int
+) -> dict[str, str]:
+    """Digests of the state after some epochs on some devices."""
+    state = train.init_state(experiment, dataset)
+    state = state.replace(recipe=dataclasses.replace(state.recipe, devices=devices))
+    state = jax.device_put(state, mapping.replicated(devices))
+    batches = feed.make(experiment, dataset.splits["train"])
+    batches.compile(state)
+    for epoch in range(epochs):
+        state = batches.advance(state, epoch, 0, batches.steps_per_epoch)
+    assert len(state.step.sharding.device_set) == devices
+    return digests(state)
+
+
 @pytest.mark.parametrize("batch_size", [128, 512, 251], ids="batch {}".format)
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 def test_number_of_devices_changes_no_bit(
@@ -225,18 +240,7 @@ def test_number_of_devices_changes_no_bit(
     recipe = train.recipe(experiment, small)
     assert (recipe.groups, recipe.slices) == {128: (4, 1), 512: (8, 2), 251: (8, 1)}[batch_size]
     assert recipe.devices == jax.device_count() == 2
-    results = []
-    for devices in (1, 2):
-        state = train.init_state(experiment, small)
-        state = state.replace(recipe=dataclasses.replace(recipe, devices=devices))
-        state = jax.device_put(state, mapping.replicated(devices))
-        batches = feed.make(experiment, small.splits["train"])
-        batches.compile(state)
-        for epoch in range(3):
-            state = batches.advance(state, epoch, 0, batches.steps_per_epoch)
-        assert len(state.step.sharding.device_set) == devices
-        results.append(digests(state))
-    assert results[0] == results[1]
+    assert trained_on(1, experiment, small, 3) == trained_on(2, experiment, small, 3)
 
 
 def test_nothing_is_compiled_after_the_first_piece_of_a_population(
@@ -261,15 +265,7 @@ def test_number_of_devices_changes_no_bit_of_large_images(vary: Vary) -> None:
     experiment = vary(batch_size=64, model={"channels": (4,)})
     recipe = train.recipe(experiment, dataset)
     assert (recipe.groups, recipe.slices) == (8, 8)  # image by image: sums over more are cut by threads
-    results = []
-    for devices in (1, 2):
-        state = train.init_state(experiment, dataset)
-        state = state.replace(recipe=dataclasses.replace(recipe, devices=devices))
-        state = jax.device_put(state, mapping.replicated(devices))
-        batches = feed.make(experiment, split)
-        batches.compile(state)
-        results.append(digests(batches.advance(state, 0, 0, 1)))
-    assert results[0] == results[1]
+    assert trained_on(1, experiment, dataset, 1) == trained_on(2, experiment, dataset, 1)
 
 
 class FailingImages(np.ndarray):

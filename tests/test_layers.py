@@ -142,9 +142,10 @@ def test_vmap_over_models_is_each_model_alone(shape: Any, shared: Any, form: str
     axes, images = ((None, 0, 0), images[0]) if shared else ((0, 0, 0), images)
     both = jax.value_and_grad(weighted(function), tuple(range(count)))
     values, gradients = jax.jit(jax.vmap(both, axes[:count]))(images, *weights)
+    nearly_cancels = 1e-5 if form == "max_pool" else 0  # the sum of one seed does
     for i in range(3):
         value, expected = both(images if shared else images[i], *(weight[i] for weight in weights))
-        np.testing.assert_allclose(values[i], value, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(values[i], value, rtol=1e-5, atol=nearly_cancels)
         for got, wanted in zip(gradients, expected, strict=True):
             np.testing.assert_allclose(got[i], wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
@@ -162,12 +163,13 @@ def test_scan_is_a_loop(form: str) -> None:
     function, _, count = FORMS[form]
     images, *weights = sample((6, 7, 7, 8, 8, 3, 3))[:count]
     parts = images.reshape(3, 2, *images.shape[1:])
-    both = jax.value_and_grad(weighted(function))
+    both = jax.value_and_grad(weighted(function), tuple(range(count)))
     _, (values, gradients) = lax.scan(lambda _, part: (None, both(part, *weights)), None, parts)
     for i, part in enumerate(parts):
-        value, gradient = both(part, *weights)
-        np.testing.assert_allclose(values[i], value, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(gradients[i], gradient, rtol=1e-5, atol=1e-5)
+        value, expected = both(part, *weights)
+        np.testing.assert_allclose(values[i], value, rtol=1e-5)
+        for got, wanted in zip(gradients, expected, strict=True):
+            np.testing.assert_allclose(got[i], wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_native_form_is_the_same() -> None:

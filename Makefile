@@ -61,7 +61,7 @@ sweeps: setup ## time populations beside single runs; run experiments/lr_sweep.p
 	$(BIN)/python tests/benchmarks/table.py
 
 torture: setup ## kill ROUNDS runs (100) at random moments, damage 200 files, compare all bits; minutes
-	$(BIN)/python tests/torture.py --rounds $${ROUNDS:-100}
+	$(BIN)/python -m tests.promises.torture --rounds $${ROUNDS:-100}
 	$(BIN)/python tests/benchmarks/table.py
 
 clean: ## remove the virtual environment and what tools left behind; runs/ and data stay

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import files
 from mmids_cnn.datasets import cache, catalogue, idx
 from mmids_cnn.errors import DataError
+from mmids_cnn.storage import files
 
 
 class Split(NamedTuple):

@@ -6,9 +6,9 @@ Prints loss and accuracy over every example of the split, and how each class far
 """
 
 if __name__ == "__main__":  # before the imports below take their time
-    from mmids_cnn import interrupt
+    from mmids_cnn.console import signals
 
-    interrupt.watch()
+    signals.watch()
 
 import time
 from pathlib import Path
@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from mmids_cnn import cli, data, run
+from mmids_cnn import data
+from mmids_cnn.console import command
+from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.errors import ConfigError
-from mmids_cnn.terminal import Terminal
+from mmids_cnn.runs import folder as run_folder
 
 
 def define_flags() -> None:
@@ -31,7 +33,7 @@ def define_flags() -> None:
 def main() -> None:
     """Restores the parameters and scores the split."""
     workdir, name = Path(flags.FLAGS.workdir), flags.FLAGS.split
-    experiment = run.experiment(workdir)
+    experiment = run_folder.experiment(workdir)
     dataset = data.load(experiment.dataset)
     if name not in dataset.splits:
         raise ConfigError(
@@ -40,10 +42,11 @@ def main() -> None:
         )
 
     # JAX is imported once the input is known to be right.
-    from mmids_cnn import metrics, model, score, trained
+    from mmids_cnn import metrics, model, score
+    from mmids_cnn.runs import trained
 
     terminal, split = Terminal(), dataset.splits[name]
-    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint, cli.warn)
+    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint, command.warn)
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
     scorer = score.Scorer(network, {name: split}, experiment.eval.batch_size)
     scorer.compile(restored.params)
@@ -75,4 +78,4 @@ def _rows(counts: np.ndarray) -> list[tuple[object, ...]]:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, __doc__)
+    command.run(main, define_flags, __doc__)

@@ -11,8 +11,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Int32, Integer
 
-from mmids_cnn import compiled, data, keys, mapping
 from mmids_cnn import config as config_lib
+from mmids_cnn import data, keys
+from mmids_cnn.devices import compilation, mesh
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.train import Batch, TrainState, steps_per_epoch, train_step
 
@@ -97,7 +98,7 @@ def _steps(state: TrainState, take: Callable[[Array], Batch], first: Array, stop
 def _resident_program(batch_size: int, members: int | None) -> Any:
     """One jitted function for all feeds alike: JAX compiles it once for equal shapes."""
     steps: Any = functools.partial(steps_resident, batch_size=batch_size)
-    each = mapping.over_members(lambda member, *shared: steps(*member, *shared), members)
+    each = mesh.over_members(lambda member, *shared: steps(*member, *shared), members)
 
     def advance(state: TrainState, order: Array, *shared: Array) -> TrainState:
         return each((state, order), *shared)
@@ -117,10 +118,10 @@ class Resident:
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
-        self._data = jax.device_put(tuple(self._split), mapping.replicated(state.recipe.devices))
+        self._data = jax.device_put(tuple(self._split), mesh.replicated(state.recipe.devices))
         order, zero = self._order_of(state, 0), np.int32(0)
         program = _resident_program(self._batch_size, state.members)
-        self._program = compiled.program(program.lower(state, order, *self._data, zero, zero))
+        self._program = compilation.program(program.lower(state, order, *self._data, zero, zero))
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
@@ -132,7 +133,7 @@ class Resident:
         drawn = (seed.tolist(), epoch)
         if self._order[0] != drawn:
             order = self._draw(jnp.asarray(seed), epoch)
-            self._order = (drawn, jax.device_put(order, mapping.replicated(state.recipe.devices)))
+            self._order = (drawn, jax.device_put(order, mesh.replicated(state.recipe.devices)))
         return self._order[1]
 
     def _draw(self, seed: Array, epoch: int) -> Array:
@@ -166,10 +167,10 @@ class Streamed:
             )
         devices = state.recipe.devices
         whole = self._batch_size % devices == 0
-        self._placed = mapping.shared_out(devices, axis=1) if whole else mapping.replicated(devices)
+        self._placed = mesh.shared_out(devices, axis=1) if whole else mesh.replicated(devices)
         program = jax.jit(steps_streamed, donate_argnames="state")
         batches, zero = self._take(int(state.h.seed), 0, 0), np.int32(0)
-        self._program = compiled.program(program.lower(state, batches, zero, zero))
+        self._program = compilation.program(program.lower(state, batches, zero, zero))
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""

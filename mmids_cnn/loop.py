@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, mapping, metrics, score, train
+from mmids_cnn import data, feed, metrics, score, train
+from mmids_cnn.devices import mesh
 from mmids_cnn.errors import NonFiniteError
 
 _begin_epoch = jax.jit(train.begin_epoch, donate_argnames="state")
@@ -85,7 +86,7 @@ def fit(
         held = {name: split for name, split in dataset.splits.items() if name != "train"}
     with _timed(seconds, "compile"):
         state = train.init_state(experiment, dataset) if state is None else state
-        state = jax.device_put(state, mapping.replicated(state.recipe.devices))
+        state = jax.device_put(state, mesh.replicated(state.recipe.devices))
         scorer = score.Scorer(state.recipe.network, held, experiment.eval.batch_size, state.members)
         begin_epoch = _begin_epoch.lower(state).compile()
         batches.compile(state)

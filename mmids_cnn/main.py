@@ -9,17 +9,20 @@ metrics, the checkpoints and the result. The same command goes on where it stopp
 """
 
 if __name__ == "__main__":  # before the imports below take their time
-    from mmids_cnn import interrupt
+    from mmids_cnn.console import signals
 
-    interrupt.watch()
+    signals.watch()
 
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from mmids_cnn import cli, planning, run, sweep
-from mmids_cnn.terminal import MODES, Terminal
+from mmids_cnn.console import command
+from mmids_cnn.console.terminal import MODES, Terminal
+from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.sweeps import config as sweep_config
+from mmids_cnn.sweeps import sweep
 
 
 def define_flags() -> None:
@@ -34,10 +37,10 @@ def define_flags() -> None:
 def main() -> None:
     """Resolves the configuration and runs it."""
     config, terminal = flags.FLAGS.config, Terminal(flags.FLAGS.progress)
-    if planning.is_sweep(config):
-        sweep.execute(planning.resolve(config), _workdir(), terminal)
+    if sweep_config.is_sweep(config):
+        sweep.execute(sweep_config.resolve(config), _workdir(), terminal)
     else:
-        run.execute(cli.experiment(config), _workdir(), terminal)
+        run_folder.execute(command.experiment(config), _workdir(), terminal)
 
 
 def _workdir() -> Path:
@@ -46,4 +49,4 @@ def _workdir() -> Path:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, __doc__)
+    command.run(main, define_flags, __doc__)

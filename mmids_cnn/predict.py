@@ -6,18 +6,21 @@ IMAGE is any picture file: any size, colour or grey, dark on light or light on d
 """
 
 if __name__ == "__main__":  # before the imports below take their time
-    from mmids_cnn import interrupt
+    from mmids_cnn.console import signals
 
-    interrupt.watch()
+    signals.watch()
 
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
-from mmids_cnn import cli, data, pictures, run
+from mmids_cnn import data
+from mmids_cnn.console import command
+from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.deploy import pictures
 from mmids_cnn.errors import ConfigError
-from mmids_cnn.terminal import Terminal
+from mmids_cnn.runs import folder as run_folder
 
 
 def define_flags() -> None:
@@ -31,12 +34,12 @@ def define_flags() -> None:
 
 def main() -> None:
     """Restores the parameters and prints, for each picture, its class and all probabilities."""
-    paths = cli.arguments()
+    paths = command.arguments()
     if not paths and not flags.FLAGS.test_index:
         raise ConfigError("expected picture files or --test_index=0, got neither; name at least one")
 
     workdir = Path(flags.FLAGS.workdir)
-    experiment = run.experiment(workdir)
+    experiment = run_folder.experiment(workdir)
     dataset = data.load(experiment.dataset)
     test = dataset.splits["test"]
     names, images = [], []
@@ -51,9 +54,10 @@ def main() -> None:
 
     import jax.numpy as jnp  # imported once the input is known to be right
 
-    from mmids_cnn import model, score, trained
+    from mmids_cnn import model, score
+    from mmids_cnn.runs import trained
 
-    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint, cli.warn)
+    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint, command.warn)
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
     logits = score.logits(network, restored.params, np.stack(images))
     probabilities = np.asarray(model.softmax(jnp.asarray(logits)))
@@ -65,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, __doc__, takes_arguments=True)
+    command.run(main, define_flags, __doc__, takes_arguments=True)

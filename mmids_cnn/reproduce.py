@@ -6,18 +6,20 @@ The new run is trained in a folder of its own, RUN-reproduced by default. Exit s
 """
 
 if __name__ == "__main__":  # before the imports below take their time
-    from mmids_cnn import interrupt
+    from mmids_cnn.console import signals
 
-    interrupt.watch()
+    signals.watch()
 
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from mmids_cnn import cli, files, run
+from mmids_cnn.console import command
+from mmids_cnn.console.terminal import MODES, Terminal
 from mmids_cnn.errors import RunError
-from mmids_cnn.terminal import MODES, Terminal
+from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.storage import files
 
 _CLOCK = ("seconds", "images_per_second")  # what no two runs share
 
@@ -33,23 +35,25 @@ def main() -> int:
     """Trains again and compares results and metrics, bit for bit."""
     old = Path(flags.FLAGS.workdir)
     new = Path(flags.FLAGS.into or f"{old}-reproduced")
-    experiment = run.experiment(old)
-    if not (old / run.RESULT).exists():
-        raise RunError(f"--workdir: expected a finished run, found no {run.RESULT} in {old}; finish it first")
-    if damaged := run.damaged(old):
+    experiment = run_folder.experiment(old)
+    if not (old / run_folder.RESULT).exists():
+        raise RunError(
+            f"--workdir: expected a finished run, found no {run_folder.RESULT} in {old}; finish it first"
+        )
+    if damaged := run_folder.damaged(old):
         raise RunError(f"{old / damaged[0]}: expected what was written, found a damaged file; put it back")
-    if (new / run.RESULT).exists():  # also --workdir itself
+    if (new / run_folder.RESULT).exists():  # also --workdir itself
         raise RunError(f"--into: expected a folder without a finished run, got {new}; name another")
     terminal = Terminal(flags.FLAGS.progress)
-    run.execute(experiment, new, terminal)
+    run_folder.execute(experiment, new, terminal)
 
-    from mmids_cnn import provenance  # JAX: imported by the run anyway
+    from mmids_cnn.runs import provenance  # JAX: imported by the run anyway
 
     found = differences(old, new)
     if not found:
         terminal.say(f"identical: {new} has the results, metrics and parameters of {old}, bit for bit")
         return 0
-    setting = provenance.changes(*(files.read_json(path / run.PROVENANCE) for path in (old, new)))
+    setting = provenance.changes(*(files.read_json(path / run_folder.PROVENANCE) for path in (old, new)))
     terminal.say(f"different: {'; '.join(found)}")
     terminal.say(f"what else differs: {'; '.join(setting) if setting else 'nothing that was recorded'}")
     return 1
@@ -57,20 +61,20 @@ def main() -> int:
 
 def differences(old: Path, new: Path) -> list[str]:
     """What differs between two finished runs, clocks aside; a phrase each."""
-    before, after = (_timeless(files.read_json(path / run.RESULT)) for path in (old, new))
+    before, after = (_timeless(files.read_json(path / run_folder.RESULT)) for path in (old, new))
     phrases = [
         f"{key} was {before.get(key)}, is {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
-    rows = [[_timeless(row) for row in run.metrics(path)] for path in (old, new)]
-    if run.experiment(old).eval.every_seconds:  # when it was scored in between is the clock's choice
+    rows = [[_timeless(row) for row in run_folder.metrics(path)] for path in (old, new)]
+    if run_folder.experiment(old).eval.every_seconds:  # when it was scored in between is the clock's choice
         both = {row["step"] for row in rows[0]} & {row["step"] for row in rows[1]}
         rows = [[row for row in one if row["step"] in both] for one in rows]
     if rows[0] != rows[1]:
         first = next((a for a, b in zip(*rows, strict=False) if a != b), None)
         where = f"from step {first['step']} on" if first else "in their number"
-        phrases.append(f"the rows of {run.METRICS} {where}")
+        phrases.append(f"the rows of {run_folder.METRICS} {where}")
     return phrases
 
 
@@ -79,4 +83,4 @@ def _timeless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, __doc__)
+    command.run(main, define_flags, __doc__)

@@ -12,7 +12,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from mmids_cnn import compiled, cores, data, mapping, metrics, model
+from mmids_cnn import data, metrics, model
+from mmids_cnn.devices import compilation, cores, mesh
 
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
 _BLOCK_EXAMPLES = 1000  # scored by a call, before it is asked whether to stop
@@ -52,7 +53,7 @@ def add_slices(
 def _program(network: model.ConvNet, size: int, members: int | None) -> Any:
     """One jitted function for all scorers alike: JAX compiles it once for equal shapes."""
     add: Any = functools.partial(add_slices, network=network, size=size)
-    each = mapping.over_members(lambda member, *shared: add(*member, *shared), members)
+    each = mesh.over_members(lambda member, *shared: add(*member, *shared), members)
     return jax.jit(lambda params, sums, *shared: each((params, sums), *shared))
 
 
@@ -82,7 +83,7 @@ class Scorer:
             (images, labels, *_), zero = self._part(name, 0), np.int32(0)
             program = _program(self._network, size, self._members)
             lowered = program.lower(params, self._zero(), images, labels, *[zero] * 4)
-            self._programs[name] = compiled.program(lowered)
+            self._programs[name] = compilation.program(lowered)
 
     def __call__(
         self, params: model.Params, stop: Callable[[], bool] = lambda: False
@@ -159,7 +160,9 @@ def logits(
     size = max(1, min(batch_size, len(images)))
     params = _on_one_device(params)
     shape = jax.ShapeDtypeStruct((size, *images.shape[1:]), images.dtype)
-    program = compiled.program(jax.jit(model.apply, static_argnames="network").lower(network, params, shape))
+    program = compilation.program(
+        jax.jit(model.apply, static_argnames="network").lower(network, params, shape)
+    )
 
     def part(start: int) -> np.ndarray:
         chosen = images[start : start + size]

@@ -14,7 +14,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, keys, losses, mapping, metrics, model, optimizer
+from mmids_cnn import data, keys, losses, metrics, model, optimizer
+from mmids_cnn.devices import mesh
 
 # What a CPU's core takes at a time, at most. 32 examples measured best of 16, 32 and 64: their activations
 # stay in its cache.
@@ -112,7 +113,7 @@ def recipe(experiment: config_lib.Experiment, dataset: data.Dataset) -> Recipe:
         schedule=settings.schedule,
         groups=groups,
         slices=slices,
-        devices=mapping.usable_devices(groups),
+        devices=mesh.usable_devices(groups),
         total_steps=0 if timeless else epoch * experiment.num_epochs,
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
     )
@@ -186,7 +187,7 @@ def _loss_and_gradient(
         return full.reshape(recipe.groups, recipe.slices, -1, *array.shape[1:])
 
     groups = jax.tree.map(cut, batch)
-    add_groups = mapping.sum_over_groups(add_slices, recipe.devices)
+    add_groups = mesh.sum_over_groups(add_slices, recipe.devices)
     return add_groups(groups, state.params, batch.valid.sum(), state.h.label_smoothing)
 
 

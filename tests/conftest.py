@@ -1,73 +1,27 @@
 """Fixtures: real MNIST, prepared once for the whole test run, and the command line as a user calls it."""
 
+# isort: off
+from tests.support.suite import BatchOf, CommandLine, Vary  # first: it checks what is imported after it
+
+# isort: on
 import dataclasses
-import hashlib
-import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import beartype
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import install_import_hook
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # `from experiments import base`, from any working directory
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
-
-TYPECHECKED = (
-    "config",
-    "data",
-    "datasets",
-    "errors",
-    "feed",
-    "files",
-    "keys",
-    "layers",
-    "loop",
-    "losses",
-    "metrics",
-    "model",
-    "optimizer",
-    "score",
-    "train",
-)
-
-
-def checked(function: Any, *_: Any, **__: Any) -> Any:
-    """Beartype, but for `__init__`: JAX rebuilds a PyTree's dataclass around leaves that are no arrays."""
-    return function if function.__name__ == "__init__" else beartype.beartype(function)
-
-
-with install_import_hook([f"mmids_cnn.{name}" for name in TYPECHECKED], "conftest.checked"):
-    import jax  # here, because the platform has to be chosen before
-    import jax.numpy as jnp
-    import processes
-
-    from experiments import base
-    from mmids_cnn import config as config_lib
-    from mmids_cnn import data, files, train
-
-    for name in TYPECHECKED:  # their shapes and dtypes are checked at every call
-        importlib.import_module(f"mmids_cnn.{name}")
-
-CommandLine = Callable[..., subprocess.CompletedProcess[str]]
-Vary = Callable[..., config_lib.Experiment]
-BatchOf = Callable[..., train.Batch]
-
-
-def digests(tree: Any) -> dict[str, str]:
-    """A digest of the bits of each leaf: trees with equal digests are equal, and what differs is short."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path): hashlib.sha256(np.asarray(x).tobytes()).hexdigest()[:12]
-        for path, x in leaves
-    }
+from experiments import base
+from mmids_cnn import config as config_lib
+from mmids_cnn import data, train
+from mmids_cnn.storage import files
+from tests.support import processes
 
 
 @pytest.fixture(scope="session", autouse=True)

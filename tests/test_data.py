@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import idx_files
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -24,6 +23,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.datasets import builder, catalogue, idx
 from mmids_cnn.errors import DataError, FaultError
+from tests.support import idx_files
 
 DIGITS = idx_files.digits(30, 12)
 DEFAULT = config_lib.resolve(base.get_config()).dataset
@@ -89,7 +89,7 @@ def driver(code: str, settings: config_lib.Dataset) -> list[str]:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **extra}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **extra}
 
 
 def test_all_of_mnist_is_what_the_archives_hold(mnist: data.Dataset) -> None:

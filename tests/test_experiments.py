@@ -6,17 +6,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
 
-from mmids_cnn import cli, data, feed, train
 from mmids_cnn import config as config_lib
+from mmids_cnn import data, feed, train
+from mmids_cnn.console import command
+from tests.support.suite import ROOT
 
 FILES = sorted((ROOT / "experiments").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_experiment_trains_two_steps(path: Path, small: data.Dataset) -> None:
-    config = cli.load_config(str(path))
+    config = command.load_config(str(path))
     if "sweep" in config:
         del config.sweep
     experiment = config_lib.resolve(config)

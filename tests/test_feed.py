@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Vary, digests
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, loop, mapping, score, train
+from mmids_cnn import data, feed, loop, score, train
+from mmids_cnn.devices import mesh
 from mmids_cnn.errors import ConfigError
+from tests.support.suite import Vary, digests
 
 TINY = {"channels": (2,)}
 
@@ -221,7 +222,7 @@ def trained_on(
     """Digests of the state after some epochs on some devices."""
     state = train.init_state(experiment, dataset)
     state = state.replace(recipe=dataclasses.replace(state.recipe, devices=devices))
-    state = jax.device_put(state, mapping.replicated(devices))
+    state = jax.device_put(state, mesh.replicated(devices))
     batches = feed.make(experiment, dataset.splits["train"])
     batches.compile(state)
     for epoch in range(epochs):

@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from conftest import BatchOf, Vary
-from oracles import U
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, losses, model, optimizer, score, train
+from tests.support import oracles
+from tests.support.oracles import U
+from tests.support.suite import BatchOf, Vary
 
 LEARNING_RATE = 1e-3
 

@@ -4,12 +4,13 @@ import itertools
 
 import jax
 import numpy as np
-import oracles
 import pytest
-from conftest import Vary, digests
-from oracles import U
 
-from mmids_cnn import cores, data, metrics, model, score, train
+from mmids_cnn import data, metrics, model, score, train
+from mmids_cnn.devices import cores
+from tests.support import oracles
+from tests.support.oracles import U
+from tests.support.suite import Vary, digests
 
 COUNT = 10_000
 

@@ -5,14 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from conftest import BatchOf, Vary, digests
-from oracles import U
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, keys, loop, losses, model, train
 from mmids_cnn.errors import NonFiniteError
+from tests.support import oracles
+from tests.support.oracles import U
+from tests.support.suite import BatchOf, Vary, digests
 
 STEP = jax.jit(train.train_step)
 TINY = {"channels": (2,)}

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mmids_cnn import files
 from mmids_cnn.datasets import idx
 from mmids_cnn.errors import DataError
+from mmids_cnn.storage import files
 
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how many examples are done, and how many there are."""

@@ -22,7 +22,8 @@ from plain_flax import FlaxRunner
 
 from bench import ARCHIVES, write_arrays
 from experiments import base
-from mmids_cnn import config, data, provenance
+from mmids_cnn import config, data
+from mmids_cnn.runs import provenance
 from protocol import load
 from record import source
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mmids_cnn import provenance
+from mmids_cnn.runs import provenance
 
 RATIOS = (
     "epoch_seconds",

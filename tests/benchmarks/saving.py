@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mmids_cnn import cores
+from mmids_cnn.devices import cores
 
 cores.as_devices()  # before JAX is imported, as the command line does
 
@@ -25,7 +25,8 @@ import jax
 from flax import serialization
 from rich.console import Console
 
-from mmids_cnn import checkpoint, config, data, feed, train
+from mmids_cnn import config, data, feed, train
+from mmids_cnn.storage import checkpoints
 from record import machine, summary
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +42,7 @@ class Trainer:
         experiment = config.resolve(base.get_config())
         dataset = data.load(experiment.dataset)
         self._meta = {"config": config.to_dict(experiment), "data": dataset.fingerprint, "rows": []}
-        self._checkpoints = checkpoint.Checkpoints(folder, experiment.checkpoint.keep)
+        self._checkpoints = checkpoints.Checkpoints(folder, experiment.checkpoint.keep)
         self._feed = feed.make(experiment, dataset.splits["train"])
         self._state = train.init_state(experiment, dataset)
         self._feed.compile(self._state)

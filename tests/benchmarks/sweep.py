@@ -51,11 +51,12 @@ def experiments(trials: int) -> list[Any]:
 
 def arm(name: str, size: int, trials: int, images: int) -> dict[str, Any]:
     """Trains in this process; returns what it took."""
-    from mmids_cnn import cores
+    from mmids_cnn.devices import cores
 
     cores.as_devices()  # before JAX is imported, as the command line does
 
-    from mmids_cnn import data, loop, population, train
+    from mmids_cnn import data, loop, train
+    from mmids_cnn.populations import population
 
     some = experiments(trials)
     whole = data.load(some[0].dataset)
@@ -142,7 +143,8 @@ def main() -> None:
     if arguments.processes and images == 60_000:  # the command trains on all of them
         arms.append(processes(trials, arguments.processes))
 
-    from mmids_cnn import data, provenance
+    from mmids_cnn import data
+    from mmids_cnn.runs import provenance
 
     one = experiments(1)[0]
     kept = {k: v for k, v in provenance.collect(one, data.load(one.dataset)).items() if k != "seed"}

@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from mmids_cnn import cores
+from mmids_cnn.devices import cores
 
 cores.as_devices()  # before JAX is imported, as the command line does
 

@@ -1,0 +1,1 @@
+"""The command line, the terminal, signals. Never imports JAX."""

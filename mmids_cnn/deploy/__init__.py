@@ -1,0 +1,1 @@
+"""Use of a trained network outside of training."""

@@ -1,0 +1,1 @@
+"""What JAX computes on: a CPU's cores, compiled programs, and how work is spread over devices."""

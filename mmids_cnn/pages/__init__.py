@@ -1,0 +1,1 @@
+"""What pictures and pages share. Knows neither a network nor a run."""

@@ -1,0 +1,1 @@
+"""Several experiments trained as one program, here or on a cluster."""

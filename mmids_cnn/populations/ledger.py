@@ -1,0 +1,187 @@
+"""What has been trained of a sweep so far: metrics and states of members, in files that are whole or absent.
+
+A population leaves a JSON file with the rows of its members and, where training can go on, an `.npz` file
+with their states, whose SHA-256 the JSON file holds. Rungs and resumed sweeps look members up one by one:
+which population they were part of before does not matter.
+"""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmids_cnn.populations.population import Outcome, Progress, State
+from mmids_cnn.storage import checkpoints, files
+from mmids_cnn.sweeps.study import Result
+
+
+class Member(NamedTuple):
+    """One training of a sweep."""
+
+    trial: int
+    seed: int
+
+
+class Entry(NamedTuple):
+    """What is known of a member.
+
+    Attributes:
+      step, epoch: how far it was trained.
+      rows: its metrics.
+      diverged: the step that was not finite, or None.
+      fingerprint: SHA-256 over its parameters.
+      state: file of states and position in it; None where there is none.
+      state_digest: what that file's content must have.
+    """
+
+    step: int
+    epoch: float
+    rows: list[dict[str, Any]]
+    diverged: int | None
+    fingerprint: str
+    state: tuple[Path, int] | None
+    state_digest: str
+
+    def reached(self, epochs: int) -> bool:
+        """Whether there is nothing left to train up to that epoch."""
+        return self.diverged is not None or (bool(self.rows) and self.rows[-1]["epoch"] >= epochs)
+
+
+class Ledger:
+    """The members trained in one folder.
+
+    Args:
+      folder: made if it is not there.
+      data: the fingerprint of the data that members are trained on.
+      warn: told of a file that is damaged or about other data; its members are trained again.
+    """
+
+    def __init__(self, folder: Path, data: str, warn: Callable[[str], None]) -> None:
+        self._folder, self._data, self._warn = folder, data, warn
+        self._entries: dict[Member, Entry] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob("*.json")):
+            try:
+                self._read(path)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                warn(f"skipped {path}, which cannot be used ({type(error).__name__}: {error})")
+
+    def entry(self, member: Member) -> Entry | None:
+        """What is known of a member."""
+        return self._entries.get(member)
+
+    def reached(self, member: Member, epochs: int) -> bool:
+        """Whether a member has been trained up to that epoch."""
+        entry = self._entries.get(member)
+        return entry is not None and entry.reached(epochs)
+
+    def adopt(self, results: Sequence[Result]) -> None:
+        """Takes over finished trials from the study, where the files about their members are lost."""
+        for result in results:
+            for one in result.seeds:
+                member, rows = Member(result.number, one["seed"]), one["rows"]
+                if member not in self._entries:
+                    step, epoch = (rows[-1]["step"], rows[-1]["epoch"]) if rows else (0, 0.0)
+                    self._entries[member] = Entry(
+                        step, epoch, rows, one["diverged"], one["fingerprint"], None, ""
+                    )
+
+    def record(self, name: str, members: Sequence[Member], outcome: Outcome, epoch: float) -> None:
+        """Writes down what a population has come to; `name` is replaced, should it be there already."""
+        progress, state, digest = outcome.progress, "", ""
+        if progress.state is not None:
+            state, digest = f"{name}.{progress.step}.npz", checkpoints.fingerprint(progress.state)
+            buffer = io.BytesIO()
+            np.savez(buffer, allow_pickle=False, **progress.state)
+            files.write_bytes(self._folder / state, buffer.getvalue())
+        each = zip(members, progress.rows, progress.diverged, outcome.fingerprints, strict=False)
+        content: dict[str, Any] = {
+            "step": progress.step,
+            "epoch": epoch,
+            "state": state,
+            "state_digest": digest,
+            "device": outcome.device,
+            "data": outcome.data,
+            "seconds": outcome.seconds,
+            "members": [
+                {**member._asdict(), "rows": rows, "diverged": diverged, "fingerprint": fingerprint}
+                for member, rows, diverged, fingerprint in each
+            ],
+        }
+        content = json.loads(
+            files.to_json(content)
+        )  # as it will be read: numbers that are not finite are null
+        content["self"] = files.digest_of_json(content)
+        files.write_json(self._folder / f"{name}.json", content)
+        self._read(self._folder / f"{name}.json")
+        for old in self._folder.glob(f"{name}.*.npz"):
+            if old.name != state:
+                old.unlink()
+
+    def progress(self, members: Sequence[Member]) -> Progress:
+        """Where these members can go on together: from the step they all are at, else from the start."""
+        entries = [self._entries.get(member) for member in members]
+        found = [entry for entry in entries if entry is not None and entry.state is not None]
+        if len(found) < len(members) or len({entry.step for entry in found}) != 1:
+            return Progress()
+        arrays = {entry.state[0]: self._arrays(entry) for entry in found if entry.state is not None}
+        if None in arrays.values():
+            return Progress()
+        states = [_member(arrays, entry) for entry in found]
+        return Progress(
+            found[0].step,
+            tuple(tuple(entry.rows) for entry in found),
+            tuple(entry.diverged for entry in found),
+            {path: np.stack([state[path] for state in states]) for path in states[0]},
+        )
+
+    def drop_states(self) -> None:
+        """Removes the states: nothing will go on from them."""
+        for path in self._folder.glob("*.npz"):
+            path.unlink()
+
+    def _read(self, path: Path) -> None:
+        content = json.loads(path.read_text())
+        if content.pop("self") != files.digest_of_json(content):
+            raise ValueError("its content is not what was saved")
+        if content["data"] != self._data:
+            raise ValueError(f"trained on other data, of fingerprint {content['data'][:16]}")
+        for index, one in enumerate(content["members"]):
+            member = Member(one["trial"], one["seed"])
+            entry = Entry(
+                content["step"],
+                content["epoch"],
+                one["rows"],
+                one["diverged"],
+                one["fingerprint"],
+                (self._folder / content["state"], index) if content["state"] else None,
+                content["state_digest"],
+            )
+            known = self._entries.get(member)
+            if known is None or known.step <= entry.step:
+                self._entries[member] = entry
+
+    def _arrays(self, entry: Entry) -> State | None:
+        """The states of all members of the file that this one's is in; None if it is damaged."""
+        assert entry.state is not None
+        path = entry.state[0]
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            if checkpoints.fingerprint(arrays) != entry.state_digest:
+                raise ValueError("its bits are not those that were saved")
+        except Exception as error:  # a damaged archive makes zipfile and NumPy raise many kinds
+            self._warn(
+                f"skipped {path}: {error or type(error).__name__}; its members are trained from the start"
+            )
+            return None
+        return arrays
+
+
+def _member(arrays: dict[Path, State | None], entry: Entry) -> State:
+    assert entry.state is not None
+    path, index = entry.state
+    return {name: array[index] for name, array in (arrays[path] or {}).items()}

@@ -1,0 +1,193 @@
+"""A run: one experiment trained in one folder, which holds all that is known about it.
+
+The folder is a stable interface. Nothing here imports JAX until the input is known to be right.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmids_cnn import config as config_lib
+from mmids_cnn import data
+from mmids_cnn.storage import files
+from mmids_cnn.errors import ConfigError, RunError
+from mmids_cnn.console.terminal import Terminal
+
+CONFIG = "config.json"
+PROVENANCE = "provenance.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+RESULT = "result.json"
+
+
+def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal) -> dict[str, Any]:
+    """Trains an experiment in a run folder, going on where an earlier run of it stopped.
+
+    Args:
+      experiment: the configuration.
+      workdir: the run folder, made if it is not there.
+      terminal: what to show it on.
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      RunError: the folder cannot be used, is in use, or holds a run of another configuration.
+      DataError, ConfigError, DeviceError, FaultError, NonFiniteError: see the modules that raise them.
+    """
+    started = time.perf_counter()
+    finished = check(workdir, experiment)
+    if finished:
+        terminal.say(f"{workdir}: finished already; its result:")
+        terminal.say(summary(finished, workdir))
+        return finished
+    dataset = data.load(experiment.dataset, terminal.report)
+    seconds = time.perf_counter() - started
+
+    from mmids_cnn.runs import session  # JAX: imported once the input is known to be right
+    from mmids_cnn.runs import provenance
+
+    provenance.show(experiment, dataset, workdir, terminal)
+    with files.faults(f"opening {workdir}"):
+        workdir.mkdir(parents=True, exist_ok=True)
+    with files.lock(workdir / ".lock"):
+        check(workdir, experiment)  # again, now that no other run can be at work here
+        return session.Session(experiment, dataset, workdir, terminal, started, seconds).run()
+
+
+def anywhere(experiment: config_lib.Experiment) -> config_lib.Experiment:
+    """The experiment with absolute folders, so that its run can be used from any working directory."""
+
+    def absolute(folder: str) -> str:
+        return str(Path(folder).expanduser().absolute()) if folder else ""
+
+    dataset = experiment.dataset
+    folders = {"archives": absolute(dataset.archives), "data_dir": absolute(dataset.data_dir)}
+    return config_lib.resolve(
+        config_lib.to_dict(experiment) | {"dataset": dataclasses.asdict(dataset) | folders}
+    )
+
+
+def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | None:
+    """The result of a finished run of this experiment, None if there is room for one.
+
+    Raises:
+      RunError: the folder cannot be written, or its configuration differs.
+    """
+    before, result = (_intact(workdir, name) for name in (CONFIG, RESULT))
+    if before is not None:  # where it is not there or damaged, each checkpoint holds it as well
+        require_same(workdir, config_lib.resolve(before), experiment)
+        if result and result["epoch"] >= experiment.num_epochs:
+            return result
+    require_writable(workdir)
+    return None
+
+
+def require_same(workdir: Path, before: config_lib.Experiment, now: config_lib.Experiment) -> None:
+    """Raises `RunError` unless a run that began with one configuration may go on with another."""
+    changed = config_lib.differences(before, now)
+    if _longer(before, now):
+        del changed["num_epochs"]
+    if changed:
+        fields = "; ".join(f"config.{k}: {old!r} there, {new!r} here" for k, (old, new) in changed.items())
+        raise RunError(
+            f"{workdir}: expected a run of this configuration, found one that differs in {fields}; "
+            f"give it another folder, such as --workdir={workdir}-2"
+        )
+
+
+def damaged(workdir: Path) -> list[str]:
+    """Names of files that are there and damaged; a session writes them anew."""
+    names = (CONFIG, PROVENANCE, RESULT)
+    return [name for name in names if (workdir / name).exists() and _intact(workdir, name) is None]
+
+
+def _intact(workdir: Path, name: str) -> dict[str, Any] | None:
+    """The content of a JSON file of the folder; None if it is missing, damaged or not what it should be."""
+    try:
+        content = files.read_json(workdir / name)
+        if name == CONFIG:
+            config_lib.resolve(content)
+        if name == RESULT:
+            summary(content, workdir)
+        if name == PROVENANCE:
+            return {**content, "dataset": dict(content["dataset"]), "packages": dict(content["packages"])}
+        return {**content}
+    except (RunError, ConfigError, LookupError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def require_writable(workdir: Path) -> None:
+    """Raises a `RunError` unless the folder can be written, or made."""
+    try:
+        existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+    except OSError as error:  # a name that is too long, for one
+        raise RunError(
+            f"workdir: expected a folder that can be written, found {error.strerror} for "
+            f"{workdir}; set --workdir to another"
+        ) from None
+    if not existing.is_dir() or not files.writable(existing):
+        raise RunError(
+            f"workdir: expected a folder that can be written, found {existing}; set --workdir to another"
+        )
+
+
+def _longer(before: config_lib.Experiment, now: config_lib.Experiment) -> bool:
+    """Whether a run may go on to more epochs: its schedule must not depend on how many there are."""
+    settings = now.optimizer
+    timeless = settings.schedule == "constant" and settings.warmup_fraction == 0
+    return timeless and now.num_epochs > before.num_epochs
+
+
+def experiment(workdir: Path) -> config_lib.Experiment:
+    """The configuration of a run.
+
+    Raises:
+      RunError: the folder holds no run.
+    """
+    if not (workdir / CONFIG).is_file():
+        raise RunError(
+            f"--workdir: expected a run folder with a {CONFIG}, found none in {workdir}; name the folder of "
+            "a run"
+        )
+    content = _intact(workdir, CONFIG)
+    if content is None:
+        raise RunError(
+            f"{workdir / CONFIG}: expected a configuration, found a damaged file; the command that trained "
+            "the run writes it anew"
+        )
+    return config_lib.resolve(content)
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics of a run, without one that a kill tore or that is damaged."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in (workdir / METRICS).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and "step" in row:
+                    rows.append(row)
+    return rows
+
+
+def write_metrics(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces the rows of metrics of a run."""
+    files.write_text(workdir / METRICS, "".join(files.to_json(row) + "\n" for row in rows))
+
+
+def summary(result: dict[str, Any], workdir: Path) -> str:
+    """The result in a few lines."""
+    loss = "not finite" if result["test/loss"] is None else f"{result['test/loss']:.4f}"
+    return (
+        f"test accuracy {100 * result['test/accuracy']:.2f} % of {result['test/count']:,} images "
+        f"(loss {loss}) after {result['epoch']:g} epochs, {result['step']:,} steps\n"
+        f"{result['seconds/total']:.1f} s: data {result['seconds/data']:.1f}, "
+        f"compile {result['seconds/compile']:.1f}, train {result['seconds/train']:.1f} "
+        f"({result['images_per_second']:,.0f} images/s), evaluate {result['seconds/eval']:.1f}\n"
+        f"parameters {result['fingerprint'][:16]}; everything is in {workdir}"
+    )

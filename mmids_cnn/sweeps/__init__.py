@@ -1,0 +1,1 @@
+"""Which settings are best: a space is searched, the winner confirmed, all in one folder."""

@@ -1,0 +1,199 @@
+"""The pictures of a sweep, as SVG: against each setting, parallel coordinates, learning curves, seeds."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from mmids_cnn.pages.axes import height, limits, place_of, value_axis
+from mmids_cnn.sweeps.plan import Plan
+from mmids_cnn.sweeps.study import COMPLETE, Result
+
+_BEST, _INK, _PALE, _BROKEN = "#0b7a4b", "#33415c", "#b9c2cf", "#b3423a"
+_COLOURS = matplotlib.colormaps["viridis"]
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a93a0",
+    "axes.labelcolor": "#33415c",
+    "axes.axisbelow": True,
+    "grid.color": "#e8ebef",
+    "xtick.color": "#5a6676",
+    "ytick.color": "#5a6676",
+    "svg.hashsalt": "mmids_cnn",  # equal sweeps give equal pictures
+}
+
+Scores = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+class Picture(NamedTuple):
+    """A picture with its title and what is to be seen in it; `content` is SVG in base 64."""
+
+    title: str
+    caption: str
+    content: str
+
+
+def draw(plan: Plan, results: Sequence[Result], winner: Result | None, confirmed: Scores) -> list[Picture]:
+    """All pictures that there is something to show in.
+
+    Args:
+      plan: the sweep.
+      results: of all trials.
+      winner: the best one, which is marked.
+      confirmed: the scores of the confirmation, as `report.write` has them.
+    """
+    metric, pictures = plan.sweep.metric, []
+    finite = {name: [one for one in each if one["diverged"] is None] for name, each in confirmed.items()}
+    scores = {name: each for name, each in finite.items() if each}
+    with matplotlib.rc_context(_STYLE):
+        if scores:
+            caption = "Test accuracy of each seed, trained on all training images; the bar is mean ± sd."
+            pictures.append(Picture("Confirmation", caption, _svg(_confirmation(scores))))
+        if any(one.value is not None for one in results):
+            caption = (
+                f"{metric} of each trial: the mean over its seeds, and each seed (small). Grey: stopped at a "
+                "rung of halving, with its value there. A cross at the edge: not finite. Ringed: the best."
+            )
+            pictures.append(Picture("Against each setting", caption, _svg(_against(plan, results, winner))))
+            caption = (
+                "A line a trial, from setting to setting to its result; from dark, the worst, to light. "
+                "Dashed: stopped at a rung of halving. Green: the best."
+            )
+            pictures.append(Picture("Parallel coordinates", caption, _svg(_parallel(plan, results, winner))))
+        if any(one["rows"] for result in results for one in result.seeds):
+            caption = (
+                f"{metric} after each epoch, a line a member (a trial with a seed). Green: the best trial."
+            )
+            pictures.append(Picture("Learning curves", caption, _svg(_curves(plan, results, winner))))
+    return pictures
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _against(plan: Plan, results: Sequence[Result], winner: Result | None) -> Figure:
+    columns = min(3, len(plan.axes))
+    rows = math.ceil(len(plan.axes) / columns)
+    figure = Figure(figsize=(10, 3.2 * rows + 0.3), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axis, panel in zip(plan.axes, panels.flat, strict=False):
+        place = place_of(panel, axis, vertical=False)
+        for result in results:
+            x = place(result.settings[axis.leaf])
+            if result.value is None:
+                edge = panel.get_xaxis_transform()
+                panel.plot(x, 0.03, "x", color=_BROKEN, transform=edge, clip_on=False)
+            else:
+                _dots(plan, panel, x, result)
+        if winner and winner.value is not None:
+            at = place(winner.settings[axis.leaf]), height(plan.sweep.metric, winner.value)
+            panel.plot(*at, "o", ms=12, mfc="none", mec=_BEST, mew=2)
+        panel.set_xlabel(axis.leaf)
+        panel.grid(axis="y")
+    for panel in panels.flat[len(plan.axes) :]:
+        panel.set_visible(False)
+    for panel in panels[:, 0]:
+        value_axis(plan.sweep.metric, panel)
+    return figure
+
+
+def _dots(plan: Plan, panel: Axes, x: float, result: Result) -> None:
+    metric, colour = plan.sweep.metric, _INK if result.state == COMPLETE else _PALE
+    seeds = [height(metric, one["value"]) for one in result.seeds]
+    if len(seeds) > 1:
+        panel.plot([x] * len(seeds), seeds, "_", ms=9, color=colour, alpha=0.7, zorder=1)
+    assert result.value is not None
+    panel.plot(x, height(metric, result.value), "o", ms=6, color=colour, zorder=2)
+
+
+def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> Figure:
+    metric, figure = plan.sweep.metric, Figure(figsize=(10, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(plan.axes) + 1)
+    places = [place_of(panel, axis, vertical=True) for axis, panel in zip(plan.axes, panels, strict=False)]
+    finite = _ranked(plan, results)
+    panels[-1].set_ylim(*limits([height(metric, one.value or 0) for one, _ in finite]))
+    value_axis(metric, panels[-1], label=False)
+    names = [*(axis.leaf for axis in plan.axes), metric]
+    for panel, name in zip(panels, names, strict=True):
+        panel.set(xlim=(-0.5, 0.5), xlabel=name)
+        panel.xaxis.set_major_locator(NullLocator())
+        panel.spines["left"].set_position("center")
+        panel.spines["bottom"].set_visible(False)
+        panel.patch.set_visible(False)
+        for label in panel.get_yticklabels():
+            label.set_bbox({"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.8})
+    figure.canvas.draw()  # places the panels, which the lines between them need to know
+    figure.set_layout_engine("none")
+    for one, colour in finite:
+        heights = [place(one.settings[axis.leaf]) for place, axis in zip(places, plan.axes, strict=True)]
+        heights.append(height(metric, one.value or 0))
+        points = [
+            figure.transFigure.inverted().transform(panel.transData.transform((0, y)))
+            for panel, y in zip(panels, heights, strict=True)
+        ]
+        best = winner is not None and one.number == winner.number
+        line = Line2D(*zip(*points, strict=True), transform=figure.transFigure)
+        line.set(color=_BEST if best else colour, linewidth=2.8 if best else 1.2, zorder=-1 if best else -2)
+        line.set_linestyle("-" if one.state == COMPLETE else (0, (4, 2)))
+        figure.add_artist(line)
+    return figure
+
+
+def _curves(plan: Plan, results: Sequence[Result], winner: Result | None) -> Figure:
+    metric, figure = plan.sweep.metric, Figure(figsize=(10, 4.2), layout="constrained")
+    panel, heights = figure.subplots(), []
+    colours = {one.number: colour for one, colour in _ranked(plan, results)}
+    for result in results:
+        best = winner is not None and result.number == winner.number
+        colour = _BEST if best else colours.get(result.number, _BROKEN)
+        for one in result.seeds:
+            rows = [row for row in one["rows"] if row[metric] is not None]
+            at = [height(metric, row[metric]) for row in rows]
+            heights += at
+            style: dict[str, Any] = {"color": colour, "zorder": 3 if best else 2, "lw": 2 if best else 1.1}
+            panel.plot([row["epoch"] for row in rows], at, "-o", ms=3, **style)
+    last = max(
+        (one["rows"][-1]["epoch"] for result in results for one in result.seeds if one["rows"]), default=1
+    )
+    panel.set(xlabel="epoch", ylim=limits(heights), xlim=(0.5, last + 0.5))
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.grid(axis="y")
+    value_axis(metric, panel)
+    return figure
+
+
+def _confirmation(scores: Scores) -> Figure:
+    figure = Figure(figsize=(10, 0.9 + 0.6 * len(scores)), layout="constrained")
+    panel = figure.subplots()
+    for y, (name, each) in enumerate(reversed(list(scores.items()))):
+        values = np.array([100 * one["test/accuracy"] for one in each])
+        colour = _BEST if name == "winner" else _INK
+        panel.plot(values, np.full(len(values), y), "o", ms=5, color=colour, alpha=0.5, mew=0)
+        sd = values.std(ddof=1) if len(values) > 1 else 0
+        panel.errorbar(values.mean(), y - 0.25, xerr=sd, fmt="|", ms=12, capsize=4, color=colour)
+    names = {"winner": "trained" if len(scores) == 1 else "winner", "base": "as configured"}
+    panel.set_yticks(range(len(scores)), [names[name] for name in reversed(list(scores))])
+    panel.set(ylim=(-0.6, len(scores) - 0.5), xlabel="test accuracy, %")
+    panel.grid(axis="x")
+    return figure
+
+
+def _ranked(plan: Plan, results: Sequence[Result]) -> list[tuple[Result, Any]]:
+    """The finite trials from the worst to the best, each with its colour."""
+    sign = 1 if plan.sweep.direction == "maximize" else -1
+    finite = [one for one in results if one.value is not None]
+    finite.sort(key=lambda one: (one.state == COMPLETE, sign * (one.value or 0)))
+    return [(one, _COLOURS(0.9 * i / max(len(finite) - 1, 1))) for i, one in enumerate(finite)]

@@ -1,0 +1,144 @@
+"""What a sweep shows while it works: a live table of its trials over a bar; plain lines off a terminal."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+from mmids_cnn.console.terminal import PLAIN_SECONDS, Terminal, clock
+
+_AROUND = 8  # lines of the terminal that are no trial's: the table's frame, the bar, the prompt
+
+
+class Board:
+    """The trials of a sweep, and how much of the work is done.
+
+    Args:
+      terminal: where to show it.
+      metric: what trials are compared by.
+      total: the work, in images that members see; an estimate, where epochs are swept.
+      images: that a member sees in an epoch.
+    """
+
+    def __init__(self, terminal: Terminal, metric: str, total: int, images: int) -> None:
+        self._terminal, self._metric = terminal, metric
+        self._total, self._images = total, images
+        self._settings: dict[int, str] = {}
+        self._states: dict[int, str] = {}
+        self._values: dict[int, float] = {}
+        self._epochs: dict[tuple[int, int], float] = {}  # of each member
+        self._seen: dict[str, int] = {}  # images by job, of this process and those that work for it
+        self._started, self._last_plain = time.monotonic(), time.monotonic()
+        self._live: Live | None = None
+        self.doing = ""  # said before the epoch of those at work
+
+    def trial(self, number: int, settings: Mapping[str, Any], state: str, value: float | None = None) -> None:
+        """A trial is in a state, 'waiting' or what its result says."""
+        self._settings[number] = describe(settings)
+        before = self._states.get(number)
+        self._states[number] = state
+        if value is not None:
+            self._values[number] = value
+        if self._terminal.mode == "plain" and state != before and state != "waiting":
+            self._terminal.note(f"trial {number}: {self._settings[number]}: {self._value(number)} {state}")
+        self._draw()
+
+    def known(self, member: tuple[int, int], epoch: float) -> None:
+        """A member has been trained up to an epoch."""
+        self._epochs[member] = epoch
+
+    def update(
+        self,
+        job: str,
+        members: Sequence[tuple[int, int]],
+        epoch: float,
+        images: int,
+        rows: Sequence[Mapping[str, float] | None],
+    ) -> None:
+        """A population is at an epoch; each member has seen so many images since the job began."""
+        self._seen[job] = images * len(members)
+        self._epochs |= dict.fromkeys(members, epoch)
+        for number in dict.fromkeys(trial for trial, _ in members):
+            self._states[number] = f"{self.doing}epoch {epoch:.2f}"
+            values = [
+                row[self._metric]
+                for (trial, _), row in zip(members, rows, strict=False)
+                if row and trial == number and self._metric in row
+            ]
+            if values:
+                self._values[number] = sum(values) / len(values)
+        self._draw()
+
+    def close(self) -> None:
+        """Takes the live table away."""
+        if self._live:
+            self._live.stop()
+        self._live = None
+        self._terminal.close()
+
+    def _draw(self) -> None:
+        done, left = min(sum(self._epochs.values()) * self._images, self._total), None
+        elapsed = time.monotonic() - self._started
+        rate = sum(self._seen.values()) / elapsed if elapsed > 1 else 0.0
+        if rate:
+            left = (self._total - done) / rate
+        facts = f"{100 * done / max(self._total, 1):.0f} %"
+        if left is not None:
+            facts += f"  {rate:,.0f} images/s  {clock(left)} left"
+        if self._terminal.mode == "bar":
+            if self._live is None:
+                self._live = Live(console=self._terminal.console, transient=True, refresh_per_second=4)
+                self._live.start()
+            bar = ProgressBar(total=self._total, completed=done, width=40)
+            self._live.update(Group(self._table(), bar, Text(f" {facts}")))
+        elif self._terminal.mode == "plain" and time.monotonic() - self._last_plain >= PLAIN_SECONDS:
+            self._last_plain = time.monotonic()
+            self._terminal.note(f"sweep  {facts}")
+
+    def _table(self) -> Table:
+        table = Table("trial", Column("settings", no_wrap=True, overflow="ellipsis"), self._metric, "state")
+        shown = max(self._terminal.console.height - _AROUND, 3)
+        for number in self._order()[:shown]:
+            name = str(number) if number >= 0 else "base"
+            table.add_row(name, self._settings.get(number, ""), self._value(number), self._states[number])
+        if len(self._states) > shown:
+            table.add_row("...", f"and {len(self._states) - shown} more", "", "")
+        return table
+
+    def _order(self) -> list[int]:
+        sign = -1 if self._metric.endswith("accuracy") else 1
+
+        def key(number: int) -> tuple[bool, float, int]:
+            at_work = "epoch" in self._states[number]
+            return (not at_work, sign * self._values.get(number, -sign * float("inf")), number)
+
+        return sorted(self._states, key=key)
+
+    def _value(self, number: int) -> str:
+        return show(self._metric, self._values.get(number))
+
+
+def show(metric: str, value: float | None) -> str:
+    """A value of a metric for people."""
+    if value is None:
+        return ""
+    return f"{100 * value:.2f} %" if metric.endswith("accuracy") else f"{value:.4f}"
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """Settings in a line: the last part of each name, numbers to four digits, those below 1 of 1 - x."""
+    cells = [f"{leaf.rpartition('.')[2]}={_short(value)}" for leaf, value in settings.items()]
+    return "  ".join(cells) or "as configured"
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    digits = 4 - (math.ceil(math.log10(1 - value)) if 0.9 < value < 1 else 0)
+    return f"{value:.{digits}g}"

@@ -1,0 +1,239 @@
+"""Which settings to try, and the record of them: an Optuna study that its dashboard and tools open.
+
+Suggestions come in batches by ask and tell. Trial number n is the same wherever the sweep was interrupted: a
+grid or random setting depends on n alone; a suggestion of TPE on n and the results of all earlier batches.
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from mmids_cnn.errors import RunError
+from mmids_cnn.sweeps import plan as plan_lib
+from mmids_cnn.sweeps import space
+from mmids_cnn.sweeps.plan import Plan
+
+JOURNAL = "optuna.log"
+COMPLETE, PRUNED, NONFINITE = "complete", "pruned", "non-finite"
+
+
+class Trial(NamedTuple):
+    """A setting to try: leaves by dotted name."""
+
+    number: int
+    settings: dict[str, Any]
+
+
+class Result(NamedTuple):
+    """What has come of a trial.
+
+    Attributes:
+      number, settings: the trial.
+      state: `COMPLETE`, `PRUNED` or `NONFINITE`.
+      value: the metric at the end, mean over the seeds; None if one of them was not finite.
+      seeds: for each seed `seed`, `value`, `rows` of metrics, `diverged` (a step or None) and `fingerprint`.
+    """
+
+    number: int
+    settings: dict[str, Any]
+    state: str
+    value: float | None
+    seeds: list[dict[str, Any]]
+
+
+class Study:
+    """The record of a sweep.
+
+    Args:
+      plan: the sweep.
+      workdir: the run folder, locked by this process; the journal lies there.
+      name: what the study is called in the storage.
+      data: the fingerprint of the data that trials are trained on.
+
+    Raises:
+      RunError: the storage cannot be used, or has a study of that name of another configuration or of other
+        data.
+    """
+
+    def __init__(self, plan: Plan, workdir: Path, name: str, data: str) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._plan = plan
+        self._storage = _open(plan.sweep.storage, workdir / JOURNAL)
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name=name,
+            direction=StudyDirection[plan.sweep.direction.upper()],
+            load_if_exists=True,
+        )
+        self._id = self._storage.get_study_id_from_name(name)
+        self._distributions = {axis.leaf: _distribution(axis.domain) for axis in plan.axes}
+        leaves = json.dumps(plan_lib.identity(plan), sort_keys=True)
+        self._claim("sweep", leaves, f"no study {name!r} but this sweep's")
+        self._claim("data", data, f"the data that study {name!r} began with")
+
+    def batches(self) -> list[range]:
+        """The numbers of the trials, by batches that are suggested together."""
+        size = self._plan.sweep.batch if self._plan.sweep.search == "tpe" else max(self._plan.trials, 1)
+        starts = range(0, self._plan.trials, size)
+        return [range(start, min(start + size, self._plan.trials)) for start in starts]
+
+    def ask(self, batch: range) -> list[Trial]:
+        """The trials of a batch, those of the batches before it being finished; running until told."""
+        known = self._study.get_trials(deepcopy=False)
+        missing = [number for number in batch if number >= len(known)]
+        if missing and self._plan.sweep.search == "tpe":
+            suggested = self._suggest(known, batch, missing)
+        else:
+            suggested = [_to_optuna(self._plan.point(number)) for number in missing]
+        for parameters in suggested:
+            # One entry in the record for number, parameters and state: a kill leaves all of it or nothing.
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.RUNNING, params=parameters, distributions=self._distributions
+                )
+            )
+        trials = self._study.get_trials(deepcopy=False)
+        return [Trial(number, self._settings(trials[number])) for number in batch]
+
+    def told(self) -> set[int]:
+        """Numbers of the finished trials."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {trial.number for trial in trials if trial.state.is_finished()}
+
+    def results(self) -> list[Result]:
+        """What has come of the finished trials, by number."""
+        trials = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
+        return [
+            Result(
+                trial.number,
+                self._settings(trial),
+                trial.user_attrs["state"],
+                trial.user_attrs["value"],
+                trial.user_attrs["seeds"],
+            )
+            for trial in trials
+        ]
+
+    def tell(self, result: Result, curve: Mapping[int, float]) -> None:
+        """Finishes a trial; one that is finished stays as it is.
+
+        Args:
+          result: what has come of it.
+          curve: the metric by epoch, mean over the seeds.
+        """
+        if result.number in self.told():
+            return
+        number = self._storage.get_trial_id_from_study_id_trial_number(self._id, result.number)
+        for name in ("state", "value", "seeds"):
+            self._storage.set_trial_user_attr(number, name, getattr(result, name))
+        for epoch, value in curve.items():
+            self._storage.set_trial_intermediate_value(number, epoch, value)
+        if result.state == PRUNED:
+            self._study.tell(result.number, state=TrialState.PRUNED)
+            return
+        worst = math.inf if self._study.direction == StudyDirection.MINIMIZE else -math.inf
+        self._study.tell(result.number, worst if result.value is None else result.value)
+
+    def _suggest(
+        self, known: Sequence[FrozenTrial], batch: range, missing: list[int]
+    ) -> list[dict[str, Any]]:
+        """What TPE suggests, asked of a study in memory that knows no more than the batches before this one.
+
+        Trials of the batch count as running, though some may be finished by now: where the sweep was
+        interrupted must not show.
+        """
+        memory = optuna.create_study(direction=self._study.direction)
+        memory.add_trials([trial for trial in known if trial.number < batch.start])
+        for trial in known[batch.start :]:
+            memory.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.RUNNING, params=trial.params, distributions=self._distributions
+                )
+            )
+        suggested = []
+        for number in missing:
+            seed = int(np.random.SeedSequence([self._plan.experiment.seed, number]).generate_state(1)[0])
+            memory.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+            suggested.append(memory.ask(self._distributions).params)
+        return suggested
+
+    def _settings(self, trial: FrozenTrial) -> dict[str, Any]:
+        settings = {}
+        for axis in self._plan.axes:
+            value = trial.params[axis.leaf]
+            if isinstance(axis.domain, space.Choice):  # tuples are stored as text
+                value = next(option for option in axis.domain.options if _plain(option) == value)
+            settings[axis.leaf] = value
+        return settings
+
+    def _claim(self, attribute: str, text: str, expected: str) -> None:
+        """Refuses a study that a sweep of another kind has begun under this name."""
+        found = self._study.user_attrs.get(attribute)
+        if found is None:
+            self._study.set_user_attr(attribute, text)
+        elif found != text:
+            raise RunError(
+                f"config.sweep: expected {expected}, found another; give the sweep another --workdir"
+            )
+
+
+def _open(address: str, journal: Path) -> BaseStorage:
+    if not address:
+        _mend(journal)
+        try:
+            return JournalStorage(JournalFileBackend(str(journal)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # from wherever its lines are used
+            raise RunError(
+                f"{journal}: expected Optuna's journal, found one that is damaged ({error}); move it away, "
+                "and give the same command again: no finished training is repeated"
+            ) from error
+    try:
+        return optuna.storages.get_storage(address)
+    except Exception as error:  # SQLAlchemy and its drivers raise many kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"config.sweep.storage: expected a database that answers at {address}, found: "
+            f"{reason}; see to it, or set --config.sweep.storage= to a file"
+        ) from error
+
+
+def _mend(journal: Path) -> None:
+    """Takes away what a kill may leave: a lock that nobody holds, a last line without its end."""
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError), open(journal, "r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _distribution(domain: space.Domain) -> BaseDistribution:
+    match domain:
+        case space.Choice(options):
+            return CategoricalDistribution([_plain(option) for option in options])
+        case space.Integers(low, high):
+            return IntDistribution(low, high)
+        case space.Range(low, high, log):
+            return FloatDistribution(low, high, log=log)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, tuple) else value
+
+
+def _to_optuna(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {leaf: _plain(value) for leaf, value in settings.items()}

@@ -1,0 +1,422 @@
+"""The command line as a user types it: every mistake is one line and a status, and leaves nothing behind."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import base
+from mmids_cnn import config as config_lib
+from mmids_cnn.console.terminal import MODES
+from tests.support import idx_files
+from tests.support.suite import CommandLine
+
+ROOT = Path(__file__).parents[2]
+BASE = str(ROOT / "experiments" / "base.py")
+LEAVES = config_lib.flatten(base.get_config())
+COMMANDS = ["main", "evaluate", "predict", "reproduce"]
+
+FROM_BASE = "from experiments import base\ndef get_config():\n    config = base.get_config()\n"
+FILES = {
+    "mine.py": FROM_BASE + "    config.seed = 5\n    return config\n",
+    "raises.py": "import math\n\nmath.sqrt(-1)\n",
+    "raises_later.py": "def get_config():\n    raise RuntimeError('two\\nlines')\n",
+    "syntax.py": "def get_config(:\n",
+    "without.py": "seed = 1\n",
+    "number.py": "def get_config():\n    return 3\n",
+    "nothing.py": "def get_config():\n    pass\n",
+    "word.py": FROM_BASE.replace("get_config()", "get_config(word)", 1)
+    + "    config.seed = len(word)\n    return config\n",
+    "empty.py": "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict()\n",
+    "leaves.py": "import sys\nsys.exit(0)\n",
+    "imports.py": "import no_such_module\n",
+    "wrong.py": FROM_BASE + "    config.optimizer.learning_rate = -1.0\n    return config\n",
+    "a-file": "",
+}
+LIST = ", ".join(sorted(LEAVES))
+FLAGS = "compilation_cache, config, debug, help, progress, workdir"
+
+# What is typed after `main`, and what is answered. `BASE` stands for --config=experiments/base.py.
+MISTAKES: dict[str, str] = {
+    "BASE --nope": rf"--nope: no such flag; valid names: {FLAGS}",
+    "BASE --workdri=x": rf"--workdri: no such flag; did you mean workdir\? valid names: {FLAGS}",
+    "BASE --config.sed=1": rf"--config\.sed: no such config key; did you mean seed\? valid names: {LIST}",
+    "BASE --config.learning_rate=1": r"--config\.learning_rate: .*did you mean optimizer\.learning_rate\?",
+    "BASE --config.optimizer.learn=1": r"--config\.optimizer\.learn: .*did you mean optimizer\.learn",
+    "BASE --config.optimzer.b1=0.5": r"--config\.optimzer\.b1: .*did you mean optimizer\.b1\?",
+    "BASE --config.qqqqqq=1": rf"--config\.qqqqqq: no such config key; valid names: {LIST}",
+    "BASE --config.seed.x=1": r"--config\.seed\.x: no such config key; did you mean seed\?",
+    "BASE --config.optimizer=1": r"--config\.optimizer: expected a leaf, got a section; .*optimizer\.eps,",
+    "BASE config.seed=1": r"expected flags only, got the argument .*; did you mean --config\.seed=1\?",
+    "BASE stray": r"expected flags only, got the argument 'stray'; remove it",
+    "BASE -- --workdir=x": r"expected flags only, got the argument '--workdir=x'; .*",
+    "BASE --config.seed=x": r"--config\.seed: expected an integer, got 'x'; change the flag",
+    "BASE --config.seed=1.5": r"--config\.seed: expected an integer, got '1\.5'; change the flag",
+    "BASE --config.seed=": r"--config\.seed: expected an integer, got ''; change the flag",
+    "BASE --config.seed": r"Missing value for flag --config\.seed; .*",
+    "BASE --config.optimizer.b1=x": r"--config\.optimizer\.b1: expected a number, got 'x'; change the flag",
+    "BASE --config.optimizer.b1=nan": r"config\.optimizer\.b1: expected .*, got nan; set --config\.opti",
+    "BASE --config.optimizer.eps=inf": r"config\.optimizer\.eps: expected a finite .*, got inf; set --config",
+    "BASE --config.optimizer.learning_rate=-1": r"config\.optimizer\.learning_rate: expected .* > 0, got -1",
+    "BASE --config.num_epochs=0": r"config\.num_epochs: expected an integer from 1 .*, got 0; set --c",
+    "BASE --config.model.channels=()": r"config\.model\.channels: expected a non-empty .*, got \(\); ",
+    "BASE --config.model.channels=8,0": r"config\.model\.channels: expected .*, got \(8, 0\); .*",
+    "BASE --config.model.channels=8.5": r"config\.model\.channels: expected .*, got \(8\.5,\); .*",
+    "BASE --config.model.channels=x": r"config\.model\.channels: expected .*, got \('x',\); .*",
+    "BASE --config.model.channels=[8,8": r"--config\.model\.channels: expected .*, got '\[8,8'; .*",
+    "BASE --config.optimizer.name=lion": r"config\.optimizer\.name: expected one of .*'sgd', got 'lion'",
+    "BASE --config.dataset.name=": r"config\.dataset\.name: expected a name, got ''; .*",
+    "BASE --progress=loud": r"--progress: expected .*auto.*bar.*plain.*none.*, got 'loud'; .*",
+    "BASE --debug=perhaps": r"--debug: expected true or false, got 'perhaps'; .*",
+    "BASE --flagfile=missing": r".*flagfile.*missing.*",
+    "": r"--config: expected the path of an experiment file, got none; try --config=experiments/base\.py",
+    "--config": r"Missing value for flag --config; .*",
+    "--config=": r"--config: expected .*",
+    "--config=missing.py": r"--config: expected a config file, found none at 'missing\.py'; ",
+    "--config=missing.py --config.seed=1": r"--config: expected a config file, found none at 'miss",
+    "--config=.": r"--config: expected a config file, found none at '\.'; .*",
+    "--config=raises.py": r"--config: .* raised ValueError: .* in line 3; correct the file",
+    "--config=raises_later.py": r"--config: .* raised RuntimeError: two lines in line 2; correct the file",
+    "--config=raises.py --config.seed=1": r"--config: expected raises\.py .* raised ValueError: .*",
+    "--config=syntax.py": r"--config: expected syntax\.py .*, but it raised SyntaxError: .*line 1.*",
+    "--config=imports.py": r"--config: expected imports\.py .* raised ModuleNotFoundError: .*no_such_mo",
+    "--config=leaves.py": r"--config: expected leaves\.py .*, but it raised SystemExit.*",
+    "--config=without.py": r"--config: expected without\.py to define get_config\(\), .*",
+    "--config=number.py": r"--config: expected get_config\(\) of number\.py to return a .*, got 3; ",
+    "--config=number.py --config.seed=1": r"--config: expected get_config\(\) of number\.py .*, got 3; .*",
+    "--config=nothing.py": r"--config: expected get_config\(\) of nothing\.py .*, got None; .*",
+    "--config=empty.py": r"config\.seed: missing; start the experiment from experiments/base\.py",
+    "--config=word.py": r"--config: .*get_config\(\) missing 1 required positional argument: 'word'.*",
+    "--config=word.py:a --config.sed=1": r"--config\.sed: no such config key; .*",
+    "--config=mine.py:a": r"--config: .*takes 0 positional arguments but 1 was given.*",
+    "--config=a-file": r"--config: expected a-file to define get_config\(\), .*",
+    "--config=wrong.py": r"config\.optimizer\.learning_rate: expected a finite number > 0, got -1\.0; .*",
+    "--config.seed=1": r"--config\.seed: expected --config=FILE before it; try --config=experiments/base\.py",
+    "--config.seed=1 BASE": r".*--config\.seed.* before .*--config.*",
+    "BASE --workdir=a-file": r"workdir: expected a folder that can be written, found a-file; set --wor",
+    "BASE --workdir=a-file/below": r"workdir: expected a folder that can be written, found a-file; .*",
+    "BASE --workdir=/proc": r"workdir: expected a folder that can be written, found /proc; .*",
+    "BASE --workdir=/proc/new": r"workdir: expected a folder that can be written, found /proc; .*",
+    f"BASE --workdir={'x' * 300}": r"workdir: expected a folder that can be written, .*",
+    "BASE --config.dataset.archives=missing": r"dataset\.archives: expected .*, found none at missing",
+    "BASE --config.dataset.archives=.": r"\.: expected an archive such as train-images-.*, found none",
+    "BASE --config.dataset.name=mnist_": r"dataset\.name: expected a TFDS .*; did you mean mnist",
+}
+SLOWER = {  # known to be wrong once the data are there, but before JAX is
+    "BASE --config.dataset.validation_examples=60000": r"dataset\.validation_examples: expected fewer th",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The working directory of `command_line`, with the experiment files of these tests."""
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def no_jax(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder for PYTHONPATH in which importing JAX ends the process."""
+    folder = tmp_path_factory.mktemp("no_jax")
+    (folder / "jax.py").write_text("raise SystemExit('JAX was imported')")
+    return str(folder)
+
+
+def typed(line: str) -> list[str]:
+    return [f"--config={BASE}" if word == "BASE" else word for word in line.split()]
+
+
+@pytest.mark.parametrize("line", MISTAKES | SLOWER)
+def test_mistake(command_line: CommandLine, folder: Path, no_jax: str, line: str) -> None:
+    done = command_line("main", *typed(line), PYTHONPATH=no_jax)
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert re.match(f"error: {(MISTAKES | SLOWER)[line]}", done.stderr), done.stderr
+    assert done.returncode == 2
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [
+        ("BASE --nope", "--debug"),
+        ("BASE --nope", "-debug"),
+        ("BASE --config.num_epochs=0", "--debug"),
+        ("BASE --config.num_epochs=0", "--debug=true"),
+        ("--config=raises.py", "--debug"),
+    ],
+)
+def test_debug_shows_the_traceback_too(
+    command_line: CommandLine, folder: Path, no_jax: str, line: str, flag: str
+) -> None:
+    done = command_line("main", *typed(line), flag, PYTHONPATH=no_jax)
+    assert done.stderr.startswith("Traceback (most recent call last):\n")
+    assert re.match(f"error: {MISTAKES[line]}", done.stderr.splitlines()[-1])
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        *((command, "--help") for command in COMMANDS),
+        ("main", "-h"),
+        ("predict", "-help"),
+        ("main", "--helpfull"),
+    ],
+)
+def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: str, flag: str) -> None:
+    done = command_line(command, "--workdir=x", "--config=missing.py", flag, PYTHONPATH=no_jax)
+    assert (done.returncode, done.stderr) == (0, "")
+    own = {
+        "main": {"config", "workdir", "progress"},
+        "evaluate": {"workdir", "split", "checkpoint"},
+        "predict": {"workdir", "test_index", "checkpoint"},
+        "reproduce": {"workdir", "into", "progress"},
+    }[command]
+    assert set(re.findall(r"^  --(\w+): ", done.stdout, re.M)) == own | {"debug", "compilation_cache"}
+    leaves = re.findall(r"^  --config\.([\w.]+)=", done.stdout, re.M)
+    assert sorted(leaves) == (sorted(LEAVES) if command == "main" else [])
+    assert f"python -m mmids_cnn.{command} " in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:])
+def test_folder_without_a_run(command_line: CommandLine, tmp_path: Path, no_jax: str, command: str) -> None:
+    picture = ["--test_index=0"] if command == "predict" else []
+    for workdir, shown in (("--workdir=missing", "missing"), ("--workdir=.", r"\."), ("", "runs/base")):
+        done = command_line(command, *picture, *([workdir] if workdir else []), PYTHONPATH=no_jax)
+        found = f"error: --workdir: expected a run folder with a config.json, found none in {shown}; "
+        assert re.match(found, done.stderr)
+        assert done.stderr.count("\n") == 1
+        assert done.returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["evaluate", "reproduce"])
+def test_commands_without_arguments_refuse_them(command_line: CommandLine, no_jax: str, command: str) -> None:
+    done = command_line(command, "stray", PYTHONPATH=no_jax)
+    assert done.stderr == "error: expected flags only, got the argument 'stray'; remove it\n"
+    assert done.returncode == 2
+
+
+def test_number_flag_of_predict(command_line: CommandLine, no_jax: str) -> None:
+    done = command_line("predict", "--test_index=one", PYTHONPATH=no_jax)
+    assert done.stderr == "error: --test_index: expected an integer, got 'one'; change the flag\n"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> list[str]:
+    """Arguments for a small data set."""
+    idx_files.write_set(tmp_path / "archives", idx_files.digits(100, 40))
+    return [f"--config={BASE}", "--config.dataset.name=fashion_mnist", "--config.dataset.archives=archives"]
+
+
+@pytest.mark.parametrize("platform", ["nonsense", "cuda"])
+def test_no_such_device(command_line: CommandLine, tmp_path: Path, small: list[str], platform: str) -> None:
+    done = command_line("main", *small, JAX_PLATFORMS=platform)
+    if platform == "cuda" and done.returncode == 0:
+        pytest.skip("there is a GPU")
+    assert re.search(
+        rf"^error: device: expected one of JAX_PLATFORMS='{platform}', found: .+\n", done.stderr, re.M
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"archives"}
+
+
+def test_no_number_of_devices(
+    command_line: CommandLine, tmp_path: Path, small: list[str], no_jax: str
+) -> None:
+    done = command_line("main", *small, JAX_NUM_CPU_DEVICES="many", PYTHONPATH=no_jax)
+    assert re.fullmatch(r"error: JAX_NUM_CPU_DEVICES: expected .+, found 'many'; .+\n", done.stderr)
+    assert done.returncode == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"archives"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "--config.model.channels=1,1,1,1,1",
+            "config.model.channels: expected at most 4 blocks for images of 28x28",
+        ),
+        ("--config.batch_size=3000000000", "config.batch_size: expected "),
+    ],
+)
+def test_setting_that_the_data_do_not_allow(
+    command_line: CommandLine, tmp_path: Path, small: list[str], argument: str, message: str
+) -> None:
+    done = command_line("main", *small, argument, "--config.eval.every_epochs=0")
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.returncode == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"archives"}
+
+
+def test_data_folder_that_cannot_be_written(
+    command_line: CommandLine, tmp_path: Path, small: list[str]
+) -> None:
+    done = command_line("main", *small, "--config.dataset.data_dir=archives/t10k-labels-idx1-ubyte.gz/data")
+    assert re.fullmatch(
+        r"error: preparing fashion_mnist in .*; a part of the path is a file: .*\n", done.stderr
+    )
+    assert done.returncode == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"archives"}
+
+
+# What a correct command line resolves to: the real entry point, but for the training.
+RESOLVES = """
+import json, sys
+from mmids_cnn import config, main
+from mmids_cnn.console import command
+from mmids_cnn.runs import folder as run_folder
+run_folder.execute = lambda experiment, workdir, terminal: print(
+    json.dumps([config.flatten(experiment), str(workdir), terminal._mode])
+)
+command.run(main.main, main.define_flags, main.__doc__)
+"""
+
+
+def resolved(folder: Path, *arguments: str) -> tuple[dict[str, Any], str, str]:
+    """Leaves, workdir and mode of progress of a command line typed in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", RESOLVES, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    leaves, workdir, mode = json.loads(done.stdout)
+    return leaves | {"model.channels": tuple(leaves["model.channels"])}, workdir, mode
+
+
+def test_no_overrides(tmp_path: Path) -> None:
+    assert resolved(tmp_path, f"--config={BASE}") == (LEAVES, "runs/base", "plain")
+
+
+OTHER: dict[str, Any] = {  # a value other than the default for every leaf
+    "seed": 4294967295,
+    "num_epochs": 2,
+    "batch_size": 7,
+    "dataset.name": "a name=with: signs",
+    "dataset.data_dir": "~/x y",
+    "dataset.archives": "a,b",
+    "dataset.validation_examples": 9,
+    "dataset.placement": "streamed",
+    "model.channels": (8, 4),
+    "model.kernel_size": 5,
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 3e-4,
+    "optimizer.b1": 0.25,
+    "optimizer.b2": 0.5,
+    "optimizer.eps": 1.0,
+    "optimizer.weight_decay": 0.125,
+    "optimizer.schedule": "one_cycle",
+    "optimizer.warmup_fraction": 0.75,
+    "train.label_smoothing": 0.1,
+    "train.precision": "bfloat16",
+    "train.on_nonfinite": "skip",
+    "eval.every_epochs": 3,
+    "eval.every_seconds": 60.0,
+    "eval.batch_size": 11,
+    "checkpoint.every_epochs": 4,
+    "checkpoint.every_seconds": 0.5,
+    "checkpoint.keep": 5,
+}
+
+
+def test_every_leaf_can_be_overridden(tmp_path: Path) -> None:
+    assert set(OTHER) == set(LEAVES)
+    assert not {leaf for leaf in LEAVES if LEAVES[leaf] == OTHER[leaf]}
+    overrides = [f"--config.{leaf}={value}" for leaf, value in OTHER.items()]
+    assert resolved(tmp_path, f"--config={BASE}", *overrides)[0] == OTHER
+
+
+PAIRS = [f"model.channels={text}" for text in ("(8,9)", "8,9", "[8,9]", " ( 8, 9 ) ")]
+SINGLES = [f"model.channels={text}" for text in ("8", "(8,)", "8,", "[8]")]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "value"),
+    [
+        *((spelling, (8, 9)) for spelling in PAIRS),
+        *((spelling, (8,)) for spelling in SINGLES),
+        ("optimizer.learning_rate=1", 1.0),
+        ("optimizer.learning_rate=.5", 0.5),
+        ("optimizer.learning_rate=2E-4", 2e-4),
+        ("dataset.archives=", ""),
+    ],
+)
+def test_spellings_of_a_value(tmp_path: Path, spelling: str, value: Any) -> None:
+    leaves, leaf = resolved(tmp_path, f"--config={BASE}", f"--config.{spelling}")[0], spelling.split("=")[0]
+    assert leaves == LEAVES | {leaf: value}
+    assert type(leaves[leaf]) is type(value)
+
+
+def test_spellings_of_flags(tmp_path: Path) -> None:
+    found = resolved(
+        tmp_path,
+        "-config",
+        BASE,
+        "--config.seed",
+        "3",
+        "-config.num_epochs=4",
+        "--workdir",
+        "w",
+        "--progress=bar",
+    )
+    assert found == (LEAVES | {"seed": 3, "num_epochs": 4}, "w", "bar")
+    assert resolved(tmp_path, f"--config={BASE}", "--config.seed=3", "--config.seed=4")[0]["seed"] == 4
+    twice = ["--config.model.channels=4,6", "--config.model.channels=4,7"]
+    assert resolved(tmp_path, f"--config={BASE}", *twice)[0]["model.channels"] == (4, 7)
+    assert resolved(tmp_path, f"--config={BASE}", "--workdir=")[1] == "runs/base"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_of_progress(tmp_path: Path, mode: str) -> None:
+    expected = "plain" if mode == "auto" else mode
+    assert resolved(tmp_path, f"--config={BASE}", f"--progress={mode}")[2] == expected
+
+
+@pytest.mark.parametrize("place", ["mine.py", "deep/in/mine.py", "experiments/mine.py"])
+def test_experiment_file_anywhere_builds_on_base(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(FILES["mine.py"])
+    (tmp_path / "elsewhere" / "experiments").mkdir(parents=True)  # a folder of that name is no obstacle
+    expected = (LEAVES | {"seed": 5}, "runs/mine", "plain")
+    assert resolved(tmp_path, f"--config={place}") == expected
+    assert resolved(tmp_path / "elsewhere", f"--config={path}") == expected
+    assert resolved(ROOT, f"--config={path}") == expected
+
+
+def test_experiment_file_with_a_word(tmp_path: Path) -> None:
+    (tmp_path / "word.py").write_text(FILES["word.py"])
+    leaves, workdir, _ = resolved(tmp_path, "--config=word.py:three")
+    assert (leaves["seed"], workdir) == (5, "runs/word")
+
+
+def test_experiment_files_build_on_their_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "own_base.py").write_text(FILES["mine.py"])
+    source = "from experiments import own_base\ndef get_config():\n    return own_base.get_config()\n"
+    (tmp_path / "experiments" / "child.py").write_text(source)
+    leaves, workdir, _ = resolved(Path("/"), f"--config={tmp_path}/experiments/child.py")
+    assert (leaves["seed"], workdir) == (5, "runs/child")
+
+
+def test_importing_the_commands_does_nothing(tmp_path: Path, no_jax: str) -> None:
+    code = (
+        "from absl import flags\nfrom mmids_cnn import evaluate, main, predict, reproduce\n"
+        "print({'config', 'workdir', 'debug', 'checkpoint'} & set(flags.FLAGS))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": no_jax},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("set()\n", "")

@@ -1,0 +1,66 @@
+"""How batches are cut, and work is spread over devices."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmids_cnn import train
+from mmids_cnn.devices import mesh
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "side", "want"),
+    [
+        (1, 28, (1, 1)),
+        (16, 28, (1, 1)),
+        (31, 28, (2, 1)),
+        (32, 28, (2, 1)),
+        (96, 28, (4, 1)),
+        (100, 28, (4, 1)),
+        (127, 28, (4, 1)),
+        (128, 28, (4, 1)),
+        (160, 28, (8, 1)),
+        (251, 28, (8, 1)),
+        (1000, 28, (8, 4)),
+        (4096, 28, (8, 16)),
+        (64, 192, (8, 8)),
+        (2, 1000, (2, 1)),
+    ],
+)
+def test_batches_are_cut_into_groups_of_slices(batch_size: int, side: int, want: tuple[int, int]) -> None:
+    groups, slices = train._cut(batch_size, side * side)
+    assert (groups, slices) == want
+    each = -(-batch_size // (groups * slices))
+    assert each == 1 or (each <= 32 and each * side * side <= 2**16)
+
+
+def test_devices_share_groups_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [mesh.usable_devices(groups) for groups in (1, 2, 3, 4)] == [1, 2, 1, 2]
+    monkeypatch.setattr(jax, "local_device_count", lambda: 6)
+    assert [mesh.usable_devices(groups) for groups in (1, 2, 4, 8)] == [1, 2, 4, 4]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("groups", [2, 4, 8])
+def test_groups_are_added_up_in_one_order(groups: int, devices: int) -> None:
+    values = np.random.default_rng(0).normal(size=(groups, 3, 1000)).astype(np.float32)
+
+    def double(group: Any, factor: Any) -> dict[str, Any]:
+        return {"number": jnp.int32(2**22), "twice": factor * group}
+
+    add = jax.jit(mesh.sum_over_groups(double, devices))
+    got = add(jnp.asarray(values), jnp.float32(2))
+    want = 2 * values[0]
+    for value in values[1:]:
+        want += 2 * value
+    assert got["twice"].shape == (3, 1000)
+    assert np.array_equal(got["twice"], want)
+    assert got["number"].dtype == jnp.int32 and got["number"] == groups * 2**22
+
+
+def test_a_single_group_is_computed_as_it_is() -> None:
+    program = jax.make_jaxpr(mesh.sum_over_groups(lambda group: 2 * group, 1))(jnp.ones((1, 3)))
+    assert not {"shard_map", "dot_general", "scan"} & {str(line.primitive) for line in program.eqns}

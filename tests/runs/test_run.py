@@ -1,0 +1,524 @@
+"""Whole runs through the real commands, on a small set made of MNIST: what they write, show and refuse."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.support import idx_files
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import base
+from mmids_cnn import config as config_lib
+from mmids_cnn.errors import RunError
+from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.runs import trained
+from mmids_cnn.storage import checkpoints, files
+
+ROOT = Path(__file__).parents[2]
+DIGITS = idx_files.digits(300, 100)
+DEVICES = int(os.environ["JAX_NUM_CPU_DEVICES"])
+ARGUMENTS = [
+    f"--config={ROOT}/experiments/base.py",
+    "--config.dataset.name=fashion_mnist",
+    "--config.dataset.archives=../archives",
+    "--config.num_epochs=2",
+    "--config.batch_size=64",
+    "--config.model.channels=4,6",
+    "--config.optimizer.learning_rate=0.01",
+]
+OTHER = ["--config.seed=1", "--config.dataset.validation_examples=60", "--workdir=other"]
+RESULT_KEYS = [
+    "step",
+    "epoch",
+    "test/loss",
+    "test/accuracy",
+    "test/count",
+    "seconds/data",
+    "seconds/compile",
+    "seconds/train",
+    "seconds/eval",
+    "seconds/total",
+    "images_per_second",
+    "fingerprint",
+]
+
+
+class Runs(NamedTuple):
+    """Three finished runs in `work`: `first` and `again` of one command, `other` of another seed."""
+
+    root: Path
+    work: Path
+    shown: dict[str, str]
+    no_jax: str
+
+    def command(self, module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(module, *arguments),
+            cwd=self.work,
+            env=environment_of(self.root, **environment),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"mmids_cnn.{module}", *arguments]
+
+
+def environment_of(root: Path, **extra: str) -> dict[str, str]:
+    return {**os.environ, "TFDS_DATA_DIR": str(root / "data"), "XDG_CACHE_HOME": str(root / "cache"), **extra}
+
+
+def on_a_terminal(arguments: list[str], cwd: Path, environment: dict[str, str]) -> str:
+    """Everything that a command shows on a pseudo-terminal."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(arguments, cwd=cwd, env=environment, stdout=follower, stderr=follower)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            part = os.read(leader, 2**16)
+        except OSError:  # Linux says so when the other side has closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(leader)
+    assert process.wait(timeout=60) == 0, shown.decode()
+    return shown.decode()
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Runs:
+    """Trained once for all workers of the test run."""
+    shared = tmp_path_factory.getbasetemp()
+    root = (shared if worker_id == "master" else shared.parent) / "runs"
+    work = root / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    no_jax = root / "no_jax"
+    with files.lock(root / ".lock", waiting=lambda holder: None):
+        if not (root / "shown.json").exists():
+            no_jax.mkdir()
+            (no_jax / "jax.py").write_text("raise SystemExit('JAX was imported')")
+            idx_files.write_set(root / "archives", DIGITS)
+            new = Runs(root, work, {}, str(no_jax))
+            first = new.command("main", *ARGUMENTS, "--workdir=first")
+            assert (first.returncode, first.stderr) == (0, "")
+            again = on_a_terminal(
+                command("main", *ARGUMENTS, "--workdir=again"),
+                work,
+                environment_of(root, TERM="xterm-256color", COLUMNS="100"),
+            )
+            other = new.command("main", *ARGUMENTS, *OTHER)
+            assert (other.returncode, other.stderr) == (0, "")
+            shown = {"first": first.stdout, "again": again, "other": other.stdout}
+            (root / "shown.json").write_text(json.dumps(shown))
+    return Runs(root, work, json.loads((root / "shown.json").read_text()), str(no_jax))
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text())
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def expected_experiment(**leaves: Any) -> config_lib.Experiment:
+    tree = base.get_config().to_dict()
+    tree |= {"num_epochs": 2, "batch_size": 64}
+    tree["dataset"] |= {"name": "fashion_mnist", "archives": "../archives"}
+    tree["model"]["channels"] = (4, 6)
+    tree["optimizer"]["learning_rate"] = 0.01
+    return config_lib.resolve(tree | leaves)
+
+
+def test_run_folder_holds_what_is_promised_and_no_more(runs: Runs) -> None:
+    names = {"config.json", "provenance.json", "metrics.jsonl", "checkpoints", "result.json"}
+    assert {path.name for path in (runs.work / "first").iterdir()} - {".lock"} == names
+    steps = {path.name for path in (runs.work / "first" / "checkpoints").iterdir()}
+    assert steps == {"5", "10"}
+
+
+def test_config_json_is_the_experiment(runs: Runs) -> None:
+    """But for the archives, whose path is made absolute: the run can then be used from any folder."""
+    found = read(runs.work / "first", "config.json")
+    assert Path(found["dataset"]["archives"]).is_absolute()
+    found["dataset"]["archives"] = expected_experiment().dataset.archives
+    assert config_lib.resolve(found) == expected_experiment()
+    assert read(runs.work / "other", "config.json")["seed"] == 1
+
+
+def test_provenance(runs: Runs) -> None:
+    found = read(runs.work / "first", "provenance.json")
+    packages = ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy"]
+    commit, dirty = found.pop("git_commit"), found.pop("git_dirty")
+    if (ROOT / ".git").exists():
+        verify = ["git", "-C", str(ROOT), "rev-parse", "--verify", f"{commit}^{{commit}}"]
+        assert subprocess.run(verify, capture_output=True, text=True, check=True).stdout == f"{commit}\n"
+        assert dirty in (True, False)
+    else:
+        assert (commit, dirty) == (None, None)
+    assert re.fullmatch(r"[0-9a-f]{64}", found["dataset"].pop("fingerprint"))
+    assert found["device"].pop("kind")
+    assert found == {
+        "command": command("main", *ARGUMENTS, "--workdir=first"),
+        "mmids_cnn": importlib.metadata.version("mmids_cnn"),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "device": {"platform": "cpu", "count": DEVICES, "cores": len(os.sched_getaffinity(0))},
+        "xla_flags": "--xla_gpu_deterministic_ops=true",
+        "dataset": {
+            "name": "fashion_mnist",
+            "examples": {"train": 300, "test": 100},
+            "image_shape": [28, 28, 1],
+            "num_classes": 10,
+        },
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "per_epoch"),
+    [
+        ("first", {"train": 300, "test": 100}, 5),
+        ("other", {"train": 240, "validation": 60, "test": 100}, 4),
+    ],
+)
+def test_metrics(runs: Runs, name: str, counts: dict[str, int], per_epoch: int) -> None:
+    found = rows(runs.work / name)
+    assert [row["step"] for row in found] == [0, per_epoch, 2 * per_epoch]
+    assert [row["epoch"] for row in found] == [0, 1, 2]
+    assert sorted(row["seconds"] for row in found) == [row["seconds"] for row in found]
+    for row in found:
+        splits = [split for split in counts if split != "train" or row["step"]]
+        keys = {f"{split}/{what}" for split in splits for what in ("loss", "accuracy", "count")}
+        assert set(row) == {"step", "epoch", "seconds"} | keys
+        for split in splits:
+            assert row[f"{split}/count"] == counts[split]
+            hits = row[f"{split}/accuracy"] * counts[split]
+            assert hits == pytest.approx(round(hits), abs=1e-6)
+            assert 0 <= hits <= counts[split]
+    assert found[0]["test/loss"] == pytest.approx(math.log(10), abs=0.2)
+    assert found[-1]["train/loss"] < found[1]["train/loss"] < math.log(10)
+
+
+def test_result(runs: Runs) -> None:
+    folder = runs.work / "first"
+    found, last = read(folder, "result.json"), rows(folder)[-1]
+    assert list(found) == RESULT_KEYS
+    assert (found["step"], found["epoch"]) == (10, 2)
+    for key in ("test/loss", "test/accuracy", "test/count"):
+        assert found[key] == last[key]
+    phases = ("data", "compile", "train", "eval")
+    assert all(found[f"seconds/{phase}"] > 0 for phase in phases)
+    assert sum(found[f"seconds/{phase}"] for phase in phases) < found["seconds/total"]
+    assert found["images_per_second"] == pytest.approx(600 / found["seconds/train"])
+    assert last["seconds"] <= found["seconds/total"]
+    other = read(runs.work / "other", "result.json")
+    assert set(other) == {*RESULT_KEYS, "validation/loss", "validation/accuracy", "validation/count"}
+
+
+def test_fingerprint_is_of_the_parameters_and_their_paths(runs: Runs) -> None:
+    """SHA-256 over a line for each leaf: its path and the SHA-256 of its dtype, shape and bytes."""
+    with contextlib.closing(
+        checkpoints.Checkpoints(runs.work / "first" / "checkpoints", read_only=True)
+    ) as kept:
+        params = kept.restore(10).tree["params"]
+    lines = ""
+    for layer in sorted(params):
+        for name in sorted(params[layer]):
+            array = np.asarray(params[layer][name])
+            content = f"float32 {array.shape} ".encode() + array.astype("<f4").tobytes()
+            lines += f"{layer}/{name} {hashlib.sha256(content).hexdigest()}\n"
+    expected = hashlib.sha256(lines.encode()).hexdigest()
+    assert read(runs.work / "first", "result.json")["fingerprint"] == expected
+
+
+def test_one_command_gives_the_same_bits_twice(runs: Runs) -> None:
+    first, again, other = (read(runs.work / name, "result.json") for name in ("first", "again", "other"))
+    assert first["fingerprint"] == again["fingerprint"] != other["fingerprint"]
+    timeless = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in rows(runs.work / name)]
+        for name in ("first", "again", "other")
+    ]
+    assert timeless[0] == timeless[1]
+    assert timeless[0][0]["test/loss"] != timeless[2][0]["test/loss"]  # other initial weights
+
+
+def test_plain_lines_without_a_terminal(runs: Runs) -> None:
+    shown = runs.shown["first"]
+    assert "\x1b" not in shown
+    assert "\r" not in shown
+    lines = [line for line in shown.splitlines() if not line.startswith(("preparing ", "decoding "))]
+    assert re.fullmatch(r"device: cpu \(.+, \d+ cores\).*", lines[0])
+    assert re.fullmatch(
+        r"data: fashion_mnist, 300 train, 100 test, 28x28x1, 10 classes, fingerprint [0-9a-f]{16}", lines[1]
+    )
+    parameters = 9 * 4 + 4 + 9 * 4 * 6 + 6 + 7 * 7 * 6 * 10 + 10
+    assert re.search(rf"total .* {parameters:,} ", shown)
+    assert "workdir: first, seed 0" in lines
+    assert re.search(
+        r"^ +step +epoch +seconds +train/loss +train/accuracy +test/loss +test/accuracy$", shown, re.M
+    )
+    assert re.search(r"^epoch 2/2  600/600 images", shown, re.M)
+    result = read(runs.work / "first", "result.json")
+    accuracy = f"test accuracy {100 * result['test/accuracy']:.2f} % of 100 images"
+    assert lines[-3].startswith(accuracy)
+    assert lines[-3].endswith("after 2 epochs, 10 steps")
+    assert lines[-1] == f"parameters {result['fingerprint'][:16]}; everything is in first"
+
+
+def test_bar_on_a_terminal(runs: Runs) -> None:
+    shown = runs.shown["again"]
+    assert re.match(r"device: cpu \(", shown)  # the data were prepared before
+    assert re.search(r"epoch 2/2.*━.*\d+ %", shown)
+    assert "\x1b[?25l" in shown  # the cursor is hidden
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # and comes back
+    assert "600/600 images" not in shown
+    assert "test accuracy" in shown
+
+
+def test_same_command_on_a_finished_run_shows_its_result(runs: Runs) -> None:
+    before = contents(runs.work / "first")
+    for extra in (
+        [],
+        ["--config.checkpoint.keep=1", "--config.eval.every_seconds=9"],
+    ):  # these change no bits
+        done = runs.command("main", *ARGUMENTS, "--workdir=first", *extra, PYTHONPATH=runs.no_jax)
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = done.stdout.splitlines()
+        assert lines[0] == "first: finished already; its result:"
+        assert lines[1:] == runs.shown["first"].splitlines()[-3:]
+    assert contents(runs.work / "first") == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        (["--config.seed=7"], "config.seed: 0 there, 7 here"),
+        (["--config.num_epochs=1"], "config.num_epochs: 2 there, 1 here"),
+        (
+            ["--config.seed=7", "--config.model.kernel_size=5", "--config.optimizer.name=sgd"],
+            "config.seed: 0 there, 7 here; config.model.kernel_size: 3 there, 5 here; "
+            "config.optimizer.name: 'adam' there, 'sgd' here",
+        ),
+    ],
+)
+def test_another_configuration_is_refused(runs: Runs, changes: list[str], fields: str) -> None:
+    before = contents(runs.work / "first")
+    done = runs.command("main", *ARGUMENTS, "--workdir=first", *changes, PYTHONPATH=runs.no_jax)
+    assert done.stderr == (
+        "error: first: expected a run of this configuration, found one that differs in "
+        f"{fields}; give it another folder, such as --workdir=first-2\n"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert contents(runs.work / "first") == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"seed": 0}', "\0"])
+def test_damaged_configuration_is_named(runs: Runs, tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    done = runs.command("evaluate", f"--workdir={tmp_path}", PYTHONPATH=runs.no_jax)
+    assert done.stderr.startswith(
+        f"error: {tmp_path}/config.json: expected a configuration, found a damaged "
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_damaged_records_are_written_anew(runs: Runs, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs.work / "first", tmp_path / "damaged")
+    before = {name: read(folder, name) for name in ("config.json", "result.json")}
+    table = (folder / "metrics.jsonl").read_text()
+    (folder / "config.json").write_text("{")
+    (folder / "result.json").write_text('{"epoch": 2}')
+    (folder / "metrics.jsonl").write_text(table.replace("{", "[", 1))
+    done = runs.command("main", *ARGUMENTS, f"--workdir={folder}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read(folder, "config.json") == before["config.json"]
+    result = read(folder, "result.json")
+    assert list(result) == RESULT_KEYS
+    for key in ("step", "epoch", "test/loss", "test/accuracy", "test/count", "fingerprint"):
+        assert result[key] == before["result.json"][key]
+    assert (folder / "metrics.jsonl").read_text() == table
+
+
+def evaluated(shown: str) -> dict[str, str]:
+    pattern = (
+        r"(?P<split>\w+) accuracy (?P<accuracy>[\d.]+) % of (?P<count>\d+) images, loss (?P<loss>[\d.]+), "
+        r"in [\d.]+ s; parameters after step (?P<step>\d+) of \w+"
+    )
+    match = re.fullmatch(pattern, shown.splitlines()[-1])
+    assert match
+    return match.groupdict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "split", "row"),
+    [
+        (["--workdir=first"], "test", 2),
+        (["--workdir=first", "--checkpoint=5"], "test", 1),
+        (["--workdir=other", "--split=validation", "--checkpoint=best"], "validation", None),
+        (["--workdir=other", "--split=train"], "train", 2),
+    ],
+)
+def test_evaluate(runs: Runs, arguments: list[str], split: str, row: int | None) -> None:
+    done = runs.command("evaluate", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    found, table = evaluated(done.stdout), rows(runs.work / arguments[0].partition("=")[2])
+    if row is None:  # the best by validation accuracy, the first of equals
+        row = max((1, 2), key=lambda index: table[index]["validation/accuracy"])
+    assert (found["split"], found["step"]) == (split, str(table[row]["step"]))
+    counts = {"train": 240, "validation": 60, "test": 100}
+    assert int(found["count"]) == counts[split]
+    if split != "train":  # that row holds the mean while training, not of the final parameters
+        assert found["accuracy"] == f"{100 * table[row][f'{split}/accuracy']:.2f}"
+        assert float(found["loss"]) == pytest.approx(table[row][f"{split}/loss"], abs=2e-4)
+    labels = {
+        "train": DIGITS["train", "labels"][:240],
+        "validation": DIGITS["train", "labels"][240:],
+        "test": DIGITS["test", "labels"],
+    }[split]
+    classes = re.findall(r"^│ (\d) +│ +(\d+) │ +([\d.]+) % │", done.stdout, re.M)
+    assert [(int(label), int(count)) for label, count, _ in classes] == [*enumerate(np.bincount(labels))]
+    hits = sum(round(int(count) * float(share) / 100) for _, count, share in classes)
+    assert f"{100 * hits / counts[split]:.2f}" == found["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split=validation"], "--split: expected one of train, test, got 'validation'; "),
+        (["--split="], "--split: expected one of train, test, got ''; "),
+        (["--checkpoint=7"], "--checkpoint: expected newest, best or one of the steps [5, 10], got '7'"),
+    ],
+)
+def test_evaluate_what_is_not_there(runs: Runs, arguments: list[str], message: str) -> None:
+    done = runs.command("evaluate", "--workdir=first", *arguments)
+    assert done.stderr.startswith(f"error: {message}")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("which", ["7", "-5", "0", "latest", "", "²", "5.0"])
+def test_checkpoint_that_is_not_there(runs: Runs, which: str) -> None:
+    with pytest.raises(RunError) as caught:
+        trained.load(runs.work / "first", which, "", pytest.fail)
+    message = f"--checkpoint: expected newest, best or one of the steps [5, 10], got {which!r}"
+    assert str(caught.value).startswith(message)
+
+
+def test_predict(runs: Runs, tmp_path: Path) -> None:
+    digit = DIGITS["test", "images"][3]
+    Image.fromarray(digit).save(tmp_path / "digit.png")
+    Image.fromarray(255 - digit).save(tmp_path / "dark on light.png")
+    Image.fromarray(np.stack([digit] * 3, -1).repeat(9, 0).repeat(9, 1)).save(tmp_path / "large.jpg")
+    paths = [str(tmp_path / name) for name in ("digit.png", "dark on light.png", "large.jpg")]
+    done = runs.command(
+        "predict", "--workdir=first", paths[0], "--test_index=3", *paths[1:], "--test_index=99"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *lines, last = done.stdout.splitlines()
+    assert last == "parameters after step 10 of first"
+    label = DIGITS["test", "labels"]
+    expected = [f"test image 3 (label {label[3]})", f"test image 99 (label {label[99]})", *paths]
+    assert [line.rpartition(": class ")[0] for line in lines[::2]] == expected
+    for answer, probabilities in zip(lines[::2], lines[1::2], strict=True):
+        pairs = re.findall(r"(\d): ([\d.]+)", probabilities)
+        values = [float(value) for _, value in pairs]
+        assert [int(name) for name, _ in pairs] == list(range(10))
+        assert sum(values) == pytest.approx(1, abs=1e-3)
+        assert values[int(answer[-1])] == max(values)
+    assert lines[1] == lines[5] == lines[7]  # the same image, however it comes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected picture files or --test_index=0, got neither; name at least one\n"),
+        (["--test_index=100"], "--test_index: expected 0 to 99, got 100"),
+        (["--test_index=-1"], "--test_index: expected 0 to 99, got -1"),
+        (["missing.png"], "missing.png: expected a picture file, found none\n"),
+        (["first"], "first: expected a picture file, found a folder\n"),
+        (["first/result.json"], "first/result.json: expected a picture ("),
+    ],
+)
+def test_predict_what_is_not_there(runs: Runs, arguments: list[str], message: str) -> None:
+    done = runs.command("predict", "--workdir=first", *arguments, PYTHONPATH=runs.no_jax)
+    assert done.stderr.startswith(f"error: {message}")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_run_can_be_used_from_any_folder(runs: Runs, tmp_path: Path) -> None:
+    """Its archives were named by a path that holds where it was trained."""
+    done = subprocess.run(
+        command("predict", f"--workdir={runs.work / 'first'}", "--test_index=0"),
+        cwd=tmp_path,
+        env=environment_of(runs.root),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", ["evaluate", "predict"])
+def test_data_that_changed_since_are_refused(runs: Runs, tmp_path: Path, module: str) -> None:
+    shutil.copytree(runs.work / "first", tmp_path / "copy")
+    labels = DIGITS["test", "labels"][::-1]
+    idx_files.write_set(tmp_path / "others", DIGITS | {("test", "labels"): labels})
+    config = read(tmp_path / "copy", "config.json")
+    config["dataset"]["archives"] = str(tmp_path / "others")
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+    picture = ["--test_index=0"] if module == "predict" else []
+    done = runs.command(module, f"--workdir={tmp_path / 'copy'}", *picture)
+    assert re.match(r"error: .*expected the data .*fingerprint", done.stderr), done
+    assert done.returncode == 2
+
+
+def test_run_without_checkpoints(runs: Runs, tmp_path: Path) -> None:
+    shutil.copytree(runs.work / "first", tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoints"))
+    done = runs.command("evaluate", f"--workdir={tmp_path / 'bare'}")
+    assert done.stderr == f"error: {tmp_path / 'bare'}: expected checkpoints, found none; train it first\n"
+    assert done.returncode == 2
+
+
+def test_compiled_programs_are_kept_where_the_cache_is(runs: Runs) -> None:
+    assert any((runs.root / "cache" / "mmids_cnn" / "compiled").iterdir())
+
+
+def test_another_run_at_work_is_not_disturbed(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "busy").mkdir()
+    with files.lock(tmp_path / "busy" / ".lock"):
+        done = runs.command("main", *ARGUMENTS, f"--workdir={tmp_path / 'busy'}")
+    expected = f"error: {tmp_path / 'busy'}: expected no other run here, found process {os.getpid()} on "
+    assert done.stderr.startswith(expected)
+    assert done.returncode == 2
+    assert [path.name for path in (tmp_path / "busy").iterdir()] == [".lock"]
+
+
+def test_summary_of_a_result(runs: Runs) -> None:
+    result = read(runs.work / "first", "result.json") | {"seconds/total": 12.34, "test/accuracy": 0.98765}
+    text = run_folder.summary(result | {"test/count": 10_000, "step": 4690, "epoch": 10.0}, Path("runs/base"))
+    assert text.startswith("test accuracy 98.77 % of 10,000 images ")
+    assert "after 10 epochs, 4,690 steps\n12.3 s: data " in text
+    assert text.endswith("everything is in runs/base")

@@ -1,0 +1,252 @@
+"""Checkpoints: what was saved comes back to the bit, or is named and passed over for an older one."""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmids_cnn.errors import FaultError, RunError
+from mmids_cnn.storage import checkpoints
+from tests.support import processes
+
+Tree = dict[str, Any]
+STEPS = (7, 14, 21)
+RANDOM = np.random.default_rng(0)
+
+
+def tree(step: int) -> Tree:
+    return {
+        "params": {
+            "kernel": np.float32(RANDOM.standard_normal((40, 30))),
+            "bias": np.full(30, step, np.float32),
+        },
+        "half": np.asarray(jnp.arange(7, dtype=jnp.bfloat16) + step),
+        "count": np.int32(step),
+        "key": np.uint32([step, 2**32 - 1]),
+        "odd": {"nan": np.float32([math.nan, math.inf, -0.0])},
+    }
+
+
+TREES = {step: tree(step) for step in STEPS}
+
+
+@contextlib.contextmanager
+def opened(folder: Path, keep: int = 3, **options: bool) -> Iterator[checkpoints.Checkpoints]:
+    with contextlib.closing(checkpoints.Checkpoints(folder, keep, **options)) as saved:
+        yield saved
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    with opened(folder) as saved:
+        for step in STEPS:
+            saved.save(step, TREES[step], {"data": "d"}, -step)
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return processes.fresh(saved, tmp_path / "checkpoints")
+
+
+def restored_step(folder: Path) -> tuple[int, list[str]]:
+    """The step of the newest whole checkpoint, whose bits are checked here, and what was said of others."""
+    said: list[str] = []
+    with opened(folder) as saved:
+        found = saved.restore_newest(said.append)
+        saved.set_aside()
+    assert found is not None
+    assert checkpoints.fingerprint(found.tree) == checkpoints.fingerprint(TREES[found.step])
+    assert all("\n" not in line for line in said)
+    return found.step, said
+
+
+def test_round_trip(saved: Path) -> None:
+    with opened(saved, read_only=True) as opened_again:
+        assert opened_again.steps() == list(STEPS)
+        for step in STEPS:
+            found = opened_again.restore(step)
+            assert (found.step, found.meta["data"], found.meta["score"]) == (step, "d", -step)
+            for (path, old), (other, new) in zip(
+                checkpoints.leaves(TREES[step]), checkpoints.leaves(found.tree), strict=True
+            ):
+                assert (path, old.dtype, old.shape) == (other, new.dtype, new.shape)
+                assert old.tobytes() == new.tobytes(), path
+
+
+def test_digest_knows_dtype_shape_and_bits() -> None:
+    arrays = [
+        np.zeros(4, np.float32),
+        np.zeros(4, np.int32),
+        np.zeros((2, 2), np.float32),
+        np.float32([0, 0, 0, -0.0]),
+        np.zeros(2, np.float64),
+    ]
+    assert len({checkpoints.digest(array) for array in arrays}) == len(arrays)
+    assert checkpoints.digest(arrays[0]) == checkpoints.digest(arrays[0].astype(">f4"))
+    assert checkpoints.digest(np.eye(3)[:, ::-1]) == checkpoints.digest(np.eye(3)[:, ::-1].copy())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(processes.DAMAGES),
+    numbers=st.tuples(*[st.integers(0, 10**9)] * 3),
+    step=st.sampled_from((21, 21, 14)),
+)
+def test_damage_anywhere_is_found_or_harmless(
+    saved: Path, tmp_path: Path, kind: str, numbers: tuple[int, int, int], step: int
+) -> None:
+    folder = processes.fresh(saved, tmp_path / "checkpoints")
+    what = processes.damage(folder / str(step), kind, numbers)
+    found, said = restored_step(folder)
+    assert (found, len(said)) in [(21, 0), (14, 1)], what
+    if said:
+        assert said[0].startswith(f"skipped {folder / '21'}: expected a whole checkpoint, found: ")
+        assert (tmp_path / "checkpoints.damaged" / "21").is_dir()
+
+
+@pytest.mark.parametrize("position", [0, 0.5, 1])
+def test_one_flipped_bit_in_each_file_of_a_state_is_found(
+    copy: Path, tmp_path: Path, position: float
+) -> None:
+    sealed = [p for p in (copy / "21" / "state").rglob("*") if p.is_file() and p.name != "commit_success.txt"]
+    assert len(sealed) > 5
+    for path in [*sealed, copy / "21" / "meta" / "metadata"]:
+        old = path.read_bytes()
+        new = bytearray(old)
+        new[round(position * (len(old) - 1))] ^= 0x20
+        path.write_bytes(new)
+        with opened(copy, read_only=True) as saved, pytest.raises(RunError):
+            saved.restore(21)
+        path.write_bytes(old)
+    assert restored_step(copy) == (21, [])
+
+
+def test_score_that_was_changed_is_found(copy: Path) -> None:
+    path = copy / "21" / "meta" / "metadata"
+    path.write_text(path.read_text().replace('"score": -21', '"score": 9921', 1))
+    assert restored_step(copy)[0] == 14
+
+
+def test_checkpoint_under_another_step_is_found(copy: Path) -> None:
+    (copy / "21").rename(copy / "28")
+    assert restored_step(copy)[0] == 14
+
+
+def test_whole_state_of_another_step_is_found(copy: Path, tmp_path: Path) -> None:
+    """Its files are as they were sealed; its leaves are not those of this step."""
+    (copy / "21" / "state").rename(tmp_path / "state")
+    (copy / "14" / "state").rename(copy / "21" / "state")
+    (tmp_path / "state").rename(copy / "14" / "state")
+    found, said = restored_step(copy)
+    assert (found, len(said)) == (7, 2)
+    assert said[0].endswith("expected the bits that were saved, found others in count")
+
+
+@pytest.mark.parametrize("name", ["28", "28.orbax-checkpoint-tmp", "0028", "²", "best", "28.tmp"])
+@pytest.mark.parametrize("full", [False, True])
+def test_folder_that_is_no_checkpoint(copy: Path, name: str, full: bool) -> None:
+    (copy / name).mkdir()
+    if full:
+        processes.fresh(copy / "21" / "state", copy / name / "state")
+    found, said = restored_step(copy)
+    assert (found, len(said)) == (21, int(name == "28"))
+    with opened(copy) as saved:
+        saved.save(28, TREES[21], {}, 0)
+        saved.wait()
+        assert saved.restore(28).step == 28
+    assert not [*copy.glob("*orbax-checkpoint-tmp")]  # what a kill left is removed
+
+
+def test_file_named_like_a_step(copy: Path) -> None:
+    (copy / "28").write_text("")
+    assert restored_step(copy)[0] == 21
+
+
+def test_all_damaged_stops_and_deletes_nothing(copy: Path) -> None:
+    for step, name in zip(STEPS, ("manifest.ocdbt", "_METADATA", "sha256.json"), strict=True):
+        (copy / str(step) / "state" / name).write_bytes(b"")
+    before, said = processes.content(copy.parent), list[str]()
+    with (
+        opened(copy) as saved,
+        pytest.raises(RunError, match="expected a whole checkpoint, found 3 damaged"),
+    ):
+        saved.restore_newest(said.append)
+    assert len(said) == 3
+    assert processes.content(copy.parent) == before
+
+
+def test_damaged_step_can_be_saved_again(copy: Path) -> None:
+    (copy / "21" / "meta" / "metadata").unlink()
+    with opened(copy) as saved:
+        found = saved.restore_newest(lambda text: None)
+        assert found is not None and found.step == 14
+        saved.set_aside()
+        saved.save(21, TREES[21], {}, 0)
+    assert restored_step(copy) == (21, [])
+
+
+def test_reading_changes_nothing(copy: Path) -> None:
+    (copy / "21" / "meta" / "metadata").unlink()
+    (copy / "28.orbax-checkpoint-tmp").mkdir()
+    before = processes.content(copy.parent)
+    with opened(copy, read_only=True) as saved:
+        found, best = (
+            saved.restore_newest(lambda text: None),
+            saved.restore_best(lambda text: None),
+        )
+    assert found is not None and best is not None
+    assert (found.step, best.step) == (14, 7)
+    assert processes.content(copy.parent) == before
+
+
+def test_newest_and_best_are_kept_by_one_process_after_another(tmp_path: Path) -> None:
+    scores = {1: 0.1, 2: 0.9, 3: math.nan, 4: 0.3, 5: 0.9, 6: -math.inf}
+    for step, score in scores.items():
+        with opened(tmp_path / "checkpoints", keep=2) as saved:
+            saved.restore_newest(pytest.fail)
+            saved.save(step, TREES[7], {}, score)
+            saved.wait()
+            best = saved.restore_best(pytest.fail)
+            assert best is not None and best.step == min(step, 2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "6"]
+
+
+def test_step_that_is_not_after_the_newest_is_not_dropped_in_silence(copy: Path) -> None:
+    with opened(copy) as saved, pytest.raises(FaultError, match="found a later checkpoint there"):
+        saved.save(20, TREES[14], {}, 0)
+
+
+def test_state_may_change_while_it_is_saved(tmp_path: Path) -> None:
+    array = np.arange(3e6)
+    with opened(tmp_path / "checkpoints") as saved:
+        saved.save(1, {"a": array}, {}, 0)
+        array[:] = 0
+        saved.wait()
+        assert (saved.restore(1).tree["a"] == np.arange(3e6)).all()
+
+
+def test_meta_may_change_while_it_is_saved(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"step": 0}]
+    with opened(tmp_path / "checkpoints", keep=30) as saved:
+        for step in range(1, 21):
+            saved.save(step, {"a": np.arange(step)}, {"rows": rows}, 0)
+            rows.append({"step": step})
+        saved.wait()
+        for step in range(1, 21):
+            assert len(saved.restore(step).meta["rows"]) == step
+
+
+def test_meta_is_plain_json(saved: Path) -> None:
+    meta = json.loads((saved / "21" / "meta" / "metadata").read_text())
+    assert meta["digests"] == {p: checkpoints.digest(a) for p, a in checkpoints.leaves(TREES[21])}
+    assert meta["best"] == {"score": -7, "step": 7}

@@ -1,0 +1,169 @@
+"""Runs of the real commands in processes of their own: started, hit at some moment, compared bit for bit."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.storage import checkpoints
+from tests.support import idx_files
+
+ROOT = Path(__file__).parents[2]
+PER_EPOCH = 13  # steps: 400 images, 32 at a time
+EPOCHS = 4
+DAMAGES = ("flip", "truncate", "delete", "swap", "zero", "append")
+
+
+class Place(NamedTuple):
+    """Where runs happen: `root` holds archives, prepared data, compiled programs; `work` the run folders."""
+
+    root: Path
+    work: Path
+
+    def command(self, workdir: str, *overrides: str, module: str = "main") -> list[str]:
+        """The command line of a run of four short epochs; later overrides win."""
+        if module != "main":
+            return [sys.executable, "-m", f"mmids_cnn.{module}", f"--workdir={workdir}", *overrides]
+        return [
+            *(sys.executable, "-m", "mmids_cnn.main", f"--config={ROOT}/experiments/base.py"),
+            *(f"--workdir={workdir}", f"--config.num_epochs={EPOCHS}", "--config.batch_size=32"),
+            *("--config.dataset.name=fashion_mnist", f"--config.dataset.archives={self.root}/archives"),
+            *overrides,
+        ]
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """Data and compiled programs of the tests; output as it comes; warnings are shown, once each."""
+        own = {"TFDS_DATA_DIR": f"{self.root}/data", "XDG_CACHE_HOME": f"{self.root}/cache"}
+        return {**os.environ, **own, "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu", **extra}
+
+    def run(
+        self, workdir: str, *overrides: str, module: str = "main", **extra: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end."""
+        return subprocess.run(
+            self.command(workdir, *overrides, module=module),
+            cwd=self.work,
+            env=self.environment(**extra),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def start(
+        self, workdir: str, *overrides: str, module: str = "main", **extra: str
+    ) -> subprocess.Popen[str]:
+        """Starts a command; its output goes to `<workdir>.out` and `<workdir>.err`."""
+        with open(self.work / f"{workdir}.out", "w") as out, open(self.work / f"{workdir}.err", "w") as err:
+            return subprocess.Popen(
+                self.command(workdir, *overrides, module=module),
+                cwd=self.work,
+                env=self.environment(**extra),
+                stdout=out,
+                stderr=err,
+                text=True,
+            )
+
+    def output(self, workdir: str) -> tuple[str, str]:
+        """What a started command has written so far to standard output and standard error."""
+        out, err = ((self.work / f"{workdir}.{end}").read_text() for end in ("out", "err"))
+        return out, err
+
+
+def make_root(root: Path) -> Path:
+    """Writes the archives: 400 training and 200 test images of MNIST."""
+    idx_files.write_set(root / "archives", idx_files.digits(400, 200))
+    return root
+
+
+def until(process: subprocess.Popen[str], moment: Callable[[], bool], timeout: float = 120) -> bool:
+    """Waits for a moment in the life of a process; False if it ended before."""
+    end = time.monotonic() + timeout
+    while not moment():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < end, "the moment did not come"
+        time.sleep(0.002)
+    return process.poll() is None
+
+
+def steps(workdir: Path) -> list[int]:
+    """Steps of the checkpoints that are committed."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+    return []
+
+
+def saving(workdir: Path) -> bool:
+    """Whether a checkpoint is being written."""
+    return any((workdir / "checkpoints").glob("*tmp*"))
+
+
+def bits(workdir: Path) -> dict[str, Any]:
+    """All that an unbroken run and a broken one have to share, bit for bit: everything but clocks."""
+
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    saved = checkpoints.Checkpoints(workdir / "checkpoints", read_only=True)
+    with contextlib.closing(saved):
+        restored = saved.restore_newest(refuse)
+    assert restored is not None
+    return {
+        "state": {path: checkpoints.digest(array) for path, array in checkpoints.leaves(restored.tree)},
+        "step": restored.step,
+        "best": restored.meta["best"],
+        "rows": [
+            timeless(json.loads(line)) for line in (workdir / run_folder.METRICS).read_text().splitlines()
+        ],
+        "result": timeless(json.loads((workdir / run_folder.RESULT).read_text())),
+    }
+
+
+def timeless(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of metrics or a result without its clocks."""
+    return {k: v for k, v in row.items() if k != "images_per_second" and not k.startswith("seconds")}
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """Every file of a folder, None for folders."""
+    paths = sorted(folder.rglob("*"))
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in paths}
+
+
+def damage(folder: Path, kind: str, numbers: tuple[int, int, int]) -> str:
+    """Damages a file somewhere in a folder as three large random numbers say; tells what was done."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock"]
+    path, other = files[numbers[0] % len(files)], files[numbers[1] % len(files)]
+    old = path.read_bytes()
+    at = numbers[1] % max(1, len(old))
+    new = bytearray(old)
+    if kind == "flip" and old:
+        new[at] ^= 1 << numbers[2] % 8
+    elif kind == "truncate":
+        del new[at:]
+    elif kind == "zero":
+        new[at : at + 64] = bytes(len(new[at : at + 64]))
+    elif kind == "append":
+        new += b"\0"
+    path.write_bytes(new)
+    if kind == "delete":
+        path.unlink()
+    elif kind == "swap":
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(old)
+    return f"{kind} {path.relative_to(folder)} at {at} of {len(old)}, other file {other.relative_to(folder)}"
+
+
+def fresh(source: Path, target: Path) -> Path:
+    """A copy of a folder in the place of an older one."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    return target

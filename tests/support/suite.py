@@ -1,0 +1,62 @@
+"""What all tests share beside fixtures: checks of shapes and dtypes at every call, types, digests of trees.
+
+To be imported before anything else of the package, which the checks have to see first.
+"""
+
+import hashlib
+import importlib
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import install_import_hook
+
+from tests.support.typecheck import checked
+
+ROOT = Path(__file__).parents[2]
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+
+TYPECHECKED = (
+    "config",
+    "data",
+    "datasets",
+    "errors",
+    "feed",
+    "keys",
+    "layers",
+    "loop",
+    "losses",
+    "metrics",
+    "model",
+    "optimizer",
+    "score",
+    "storage.files",
+    "train",
+)
+
+
+CHECKER = f"{checked.__module__}.{checked.__name__}"
+with install_import_hook([f"mmids_cnn.{name}" for name in TYPECHECKED], CHECKER):
+    import jax  # here, because the platform has to be chosen before
+
+    from mmids_cnn import config, train
+
+    for name in TYPECHECKED:  # their shapes and dtypes are checked at every call
+        importlib.import_module(f"mmids_cnn.{name}")
+
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+Vary = Callable[..., config.Experiment]
+BatchOf = Callable[..., train.Batch]
+
+
+def digests(tree: Any) -> dict[str, str]:
+    """A digest of the bits of each leaf: trees with equal digests are equal, and what differs is short."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path): hashlib.sha256(np.asarray(x).tobytes()).hexdigest()[:12]
+        for path, x in leaves
+    }

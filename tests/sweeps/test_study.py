@@ -1,0 +1,208 @@
+"""The record of the trials: same suggestions wherever the sweep was interrupted, nothing told twice."""
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from mmids_cnn.errors import RunError
+from mmids_cnn.sweeps import plan as plan_lib
+from mmids_cnn.sweeps import study
+from tests.support import sweeping
+
+FOLDER = Path("nowhere")
+TPE: dict[str, Any] = {
+    "sweep__search": "tpe",
+    "sweep__trials": 14,
+    "sweep__batch": 4,
+    "sweep__space__optimizer__learning_rate": "log_uniform(1e-4, 1e-1)",
+    "sweep__space__model__channels": "choice((4,), (4, 8))",
+    "sweep__space__batch_size": "integers(10, 20)",
+}
+
+
+def result(trial: study.Trial, value: float | None = None) -> study.Result:
+    """A made-up result: the nearer its rate is to 1e-2 the better."""
+    rate = trial.settings["optimizer.learning_rate"]
+    value = -abs(math.log10(rate) + 2) if value is None else value
+    rows = [{"step": 8, "epoch": 1.0, "validation/accuracy": value}]
+    seeds = [{"seed": 0, "value": value, "diverged": None, "fingerprint": "", "rows": rows}]
+    return study.Result(trial.number, trial.settings, study.COMPLETE, value, seeds)
+
+
+def diverged(trial: study.Trial) -> study.Result:
+    seeds: list[dict[str, Any]] = [{"seed": 0, "value": None, "diverged": 3, "fingerprint": "", "rows": []}]
+    return study.Result(trial.number, trial.settings, study.NONFINITE, None, seeds)
+
+
+def settings(plan: plan_lib.Plan, folder: Path, stops: int = 0) -> list[dict[str, Any]]:
+    """The settings of all trials; `stops`: the study is closed after each `stops` trials told."""
+    folder.mkdir(exist_ok=True)
+    while True:
+        record, told = study.Study(plan, folder, "s", "data"), 0
+        with contextlib.suppress(StopIteration):
+            found = []
+            for batch in record.batches():
+                for trial in record.ask(batch):
+                    found.append(trial.settings)
+                    if trial.number in record.told():
+                        continue
+                    if stops and told == stops:
+                        raise StopIteration
+                    record.tell(result(trial), {1: 0.5})
+                    told += 1
+            return found
+
+
+def test_tpe_suggests_the_same_wherever_it_was_interrupted(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, **TPE)
+    whole = settings(plan, tmp_path / "whole")
+    assert len(whole) == 14
+    assert len({str(one) for one in whole}) == 14
+    for stops in (1, 3):
+        assert settings(plan, tmp_path / f"every{stops}", stops) == whole
+
+
+def test_tpe_suggests_the_same_though_the_batch_was_asked_in_part(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, **TPE)
+    whole = study.Study(plan, tmp_path, "s", "data").ask(range(4))
+    lines = (tmp_path / study.JOURNAL).read_text().splitlines(keepends=True)
+    for kept in range(2, len(lines)):  # a kill after each entry of the journal
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        (folder / study.JOURNAL).write_text("".join(lines[:kept]))
+        assert study.Study(plan, folder, "s", "data").ask(range(4)) == whole
+
+
+def test_tpe_learns(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, **{**TPE, "sweep__trials": 40})
+    rates = [one["optimizer.learning_rate"] for one in settings(plan, tmp_path)]
+
+    # Random rates, log10 uniform from -4 to -1, are (2**2 + 1**2) / 2 / 3 = 0.83 from -2 on average.
+    assert sum(abs(math.log10(rate) + 2) for rate in rates[28:]) / 12 < 0.6
+
+
+def test_more_trials_go_on_as_if_asked_for_at_once(tmp_path: Path) -> None:
+    longer = settings(sweeping.make(FOLDER, **TPE), tmp_path / "longer")
+    record = study.Study(sweeping.make(FOLDER, **{**TPE, "sweep__trials": 6}), tmp_path, "s", "data")
+    for batch in record.batches():
+        for trial in record.ask(batch):
+            record.tell(result(trial), {})
+    assert settings(sweeping.make(FOLDER, **TPE), tmp_path) == longer
+
+
+@pytest.mark.parametrize("name", ["grid", "random"])
+def test_settings_do_not_depend_on_population_or_batch(name: str, tmp_path: Path) -> None:
+    trials = {"sweep__trials": 5} if name == "random" else {}
+    asked = []
+    for population, batch in ((1, 1), (64, 3)):
+        plan = sweeping.make(
+            FOLDER, sweep__search=name, sweep__population=population, sweep__batch=batch, **trials
+        )
+        folder = tmp_path / str(batch)
+        folder.mkdir()
+        record = study.Study(plan, folder, "s", "data")
+        (everything,) = record.batches()
+        asked.append(record.ask(everything))
+    assert asked[0] == asked[1]
+    assert [trial.number for trial in asked[0]] == list(everything)
+
+
+def test_tuples_are_choices(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, sweep__space__model__channels="choice((4,), (4, 8))")
+    asked = study.Study(plan, tmp_path, "s", "data").ask(range(8))
+    assert {trial.settings["model.channels"] for trial in asked} == {(4,), (4, 8)}
+
+
+def test_told_is_told_once_and_read_back(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER)
+    record = study.Study(plan, tmp_path, "s", "data")
+    first, second, third, _ = record.ask(range(4))
+    record.tell(result(first, 0.5), {1: 0.4, 2: 0.5})
+    record.tell(result(first, 0.9), {})
+    record.tell(diverged(second), {})
+    record.tell(result(third, 0.3)._replace(state=study.PRUNED), {1: 0.3})
+    again = study.Study(plan, tmp_path, "s", "data")
+    assert again.told() == {0, 1, 2}
+    assert again.results() == [
+        result(first, 0.5),
+        diverged(second),
+        result(third, 0.3)._replace(state=study.PRUNED),
+    ]
+
+
+def test_optuna_itself_reads_the_record(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER)
+    record = study.Study(plan, tmp_path, "mine", "data")
+    asked = record.ask(range(4))
+    record.tell(result(asked[0], 0.5), {1: 0.4, 2: 0.5})
+    record.tell(diverged(asked[1]), {})
+    journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / study.JOURNAL))
+    opened = optuna.load_study(study_name="mine", storage=optuna.storages.JournalStorage(journal))
+    states = optuna.trial.TrialState
+    assert [t.state for t in opened.trials] == [
+        states.COMPLETE,
+        states.COMPLETE,
+        states.RUNNING,
+        states.RUNNING,
+    ]
+    assert opened.best_trial.params == {"optimizer.learning_rate": 1e-3}
+    assert opened.trials[0].intermediate_values == {1: 0.4, 2: 0.5}
+    assert opened.trials[1].value == -math.inf
+
+
+def test_sqlite_address_serves_as_well(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, sweep__storage=f"sqlite:///{tmp_path}/record.db")
+    record = study.Study(plan, tmp_path, "s", "data")
+    trial = record.ask(range(4))[0]
+    record.tell(result(trial, 0.5), {1: 0.5})
+    again = study.Study(plan, tmp_path, "s", "data")
+    assert again.results() == [result(trial, 0.5)]
+    assert not (tmp_path / study.JOURNAL).exists()
+
+
+def test_journal_with_a_torn_end_and_a_lock_left_behind(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER)
+    whole = study.Study(plan, tmp_path, "s", "data").ask(range(4))
+    journal = tmp_path / study.JOURNAL
+    with open(journal, "a") as file:
+        file.write('{"op_code":4,"worker_id":"torn')
+    journal.with_name(f"{journal.name}.lock").symlink_to(journal)
+    record = study.Study(plan, tmp_path, "s", "data")
+    assert record.ask(range(4)) == whole
+    record.tell(result(whole[0], 0.5), {})
+    assert study.Study(plan, tmp_path, "s", "data").told() == {0}
+
+
+def test_study_of_another_sweep_is_refused(tmp_path: Path) -> None:
+    study.Study(sweeping.make(FOLDER), tmp_path, "s", "data")
+    study.Study(sweeping.make(FOLDER, sweep__population=1, sweep__confirm_seeds=9), tmp_path, "s", "data")
+    with pytest.raises(RunError, match="expected no study 's' but this sweep's"):
+        study.Study(sweeping.make(FOLDER, sweep__seeds=3), tmp_path, "s", "data")
+
+
+def test_study_of_other_data_is_refused(tmp_path: Path) -> None:
+    study.Study(sweeping.make(FOLDER), tmp_path, "s", "data")
+    with pytest.raises(RunError, match="expected the data that study 's' began with"):
+        study.Study(sweeping.make(FOLDER), tmp_path, "s", "other")
+
+
+def test_damaged_journal(tmp_path: Path) -> None:
+    study.Study(sweeping.make(FOLDER), tmp_path, "s", "data").ask(range(4))
+    journal = tmp_path / study.JOURNAL
+    first, rest = journal.read_bytes().split(b"\n", 1)
+    for damaged in (first[:9] + b"\x00" + first[10:], b"[]", b"{}"):
+        journal.write_bytes(damaged + b"\n" + rest)
+        with pytest.raises(
+            RunError, match=r"optuna\.log: expected Optuna's journal, found one that is damaged"
+        ):
+            study.Study(sweeping.make(FOLDER), tmp_path, "s", "data")
+
+
+def test_database_that_is_not_there(tmp_path: Path) -> None:
+    plan = sweeping.make(FOLDER, sweep__storage=f"sqlite:////{tmp_path}/no/folder/x.db")
+    with pytest.raises(RunError, match="expected a database that answers"):
+        study.Study(plan, tmp_path, "s", "data")

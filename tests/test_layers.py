@@ -69,11 +69,18 @@ def weighted(function: Any) -> Any:
     return scalar
 
 
-def assert_same(function: Any, reference: Any, arguments: Any, tolerance: Any) -> None:
-    np.testing.assert_allclose(function(*arguments), reference(*arguments), rtol=tolerance, atol=tolerance)
+def value_and_gradients(function: Any, arguments: Any) -> Any:
+    """What a function returns, and its gradients; one program, as each operation alone takes longer."""
     every = tuple(range(len(arguments)))
-    gradients = jax.jit(jax.grad(weighted(function), every))(*arguments)
-    for got, expected in zip(gradients, jax.grad(weighted(reference), every)(*arguments), strict=True):
+    return jax.jit(lambda *args: (function(*args), jax.grad(weighted(function), every)(*args)))(*arguments)
+
+
+def assert_same(function: Any, reference: Any, arguments: Any, tolerance: Any) -> None:
+    value, gradients = value_and_gradients(function, arguments)
+    native_value, native_gradients = value_and_gradients(reference, arguments)
+    assert value.dtype == native_value.dtype
+    np.testing.assert_allclose(value, native_value, rtol=tolerance, atol=tolerance)
+    for got, expected in zip(gradients, native_gradients, strict=True):
         assert got.dtype == expected.dtype
         np.testing.assert_allclose(
             got, expected, rtol=tolerance, atol=tolerance * (1 + np.abs(expected).max())
@@ -97,7 +104,7 @@ def test_float64_is_kept_and_exact(shape: Any, form: str) -> None:
     function, native, count = FORMS[form]
     with jax.enable_x64(True):
         arguments = sample(shape, np.float64)[:count]
-        assert function(*arguments).dtype == np.float64
+        assert jax.eval_shape(function, *arguments).dtype == np.float64
         assert_same(function, native, arguments, 1e-13)
 
 
@@ -140,7 +147,7 @@ def test_vmap_over_models_is_each_model_alone(shape: Any, shared: Any, form: str
     each = [sample(shape, seed=seed)[:count] for seed in range(3)]
     images, *weights = map(np.stack, zip(*each, strict=True))
     axes, images = ((None, 0, 0), images[0]) if shared else ((0, 0, 0), images)
-    both = jax.value_and_grad(weighted(function), tuple(range(count)))
+    both = jax.jit(jax.value_and_grad(weighted(function), tuple(range(count))))
     values, gradients = jax.jit(jax.vmap(both, axes[:count]))(images, *weights)
     nearly_cancels = 1e-5 if form == "max_pool" else 0  # the sum of one seed does
     for i in range(3):
@@ -154,8 +161,8 @@ def test_vmap_over_models_is_each_model_alone(shape: Any, shared: Any, form: str
 def test_vmap_over_images_is_a_batch(form: str) -> None:
     function, _, count = FORMS[form]
     images, *weights = sample(SHAPES[1])[:count]
-    single = jax.vmap(lambda image: function(image[None], *weights)[0])(images)
-    np.testing.assert_allclose(single, function(images, *weights), rtol=1e-5, atol=1e-6)
+    single = jax.jit(jax.vmap(lambda image: function(image[None], *weights)[0]))(images)
+    np.testing.assert_allclose(single, jax.jit(function)(images, *weights), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -163,7 +170,7 @@ def test_scan_is_a_loop(form: str) -> None:
     function, _, count = FORMS[form]
     images, *weights = sample((6, 7, 7, 8, 8, 3, 3))[:count]
     parts = images.reshape(3, 2, *images.shape[1:])
-    both = jax.value_and_grad(weighted(function), tuple(range(count)))
+    both = jax.jit(jax.value_and_grad(weighted(function), tuple(range(count))))
     _, (values, gradients) = lax.scan(lambda _, part: (None, both(part, *weights)), None, parts)
     for i, part in enumerate(parts):
         value, expected = both(part, *weights)
@@ -210,10 +217,11 @@ class Plain(nn.Module):
 
 def test_network_is_the_plain_one_with_its_parameters() -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), np.uint8)
-    params = model.init(model.ConvNet((16, 32, 32), 3, 10), jax.random.key(0), (28, 28, 1))
-    logits = model.apply(model.ConvNet((16, 32, 32), 3, 10), params, jnp.asarray(images))
+    network = model.ConvNet((16, 32, 32), 3, 10)
+    params = jax.jit(model.init, static_argnums=(0, 2))(network, jax.random.key(0), (28, 28, 1))
+    logits = jax.jit(model.apply, static_argnums=0)(network, params, jnp.asarray(images))
     renamed = {name.replace("ConvPool", "Conv"): value for name, value in params.items()}
-    expected: Any = Plain().apply({"params": renamed}, images)
+    expected: Any = jax.jit(Plain().apply)({"params": renamed}, images)
     np.testing.assert_allclose(expected, logits, rtol=1e-5, atol=1e-5)
 
 
@@ -229,16 +237,17 @@ def test_constant_images_tie_everywhere() -> None:
 
 def test_no_image_has_no_logits() -> None:
     network = model.ConvNet((2, 5), 3, 10)
-    params = model.init(network, jax.random.key(0), (8, 8, 1))
+    params = jax.jit(model.init, static_argnums=(0, 2))(network, jax.random.key(0), (8, 8, 1))
     assert model.apply(network, params, jnp.zeros((0, 8, 8, 1), jnp.uint8)).shape == (0, 10)
 
 
 def test_parameters_are_float32_where_float64_is_the_default() -> None:
     with jax.enable_x64(True):
         network = model.ConvNet((2, 5), 3, 10)
-        params = model.init(network, jax.random.key(0), (8, 8, 1))
+        params = jax.jit(model.init, static_argnums=(0, 2))(network, jax.random.key(0), (8, 8, 1))
         assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
-        assert model.apply(network, params, jnp.zeros((1, 8, 8, 1), jnp.uint8)).dtype == jnp.float32
+        logits = jax.jit(model.apply, static_argnums=0)(network, params, jnp.zeros((1, 8, 8, 1), jnp.uint8))
+        assert logits.dtype == jnp.float32
 
 
 def test_new_values_do_not_recompile() -> None:

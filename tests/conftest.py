@@ -25,9 +25,15 @@ from tests.support import processes
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A cache of compiled programs for one worker of one run: tests that share a program share its cost."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+def compiled(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    """A cache of compiled programs for all workers of one run: tests that share a program share its cost.
+
+    JAX writes entries in place, but locks a cache whose size is limited: no worker reads half an entry.
+    """
+    root = tmp_path_factory.getbasetemp()
+    folder = (root if worker_id == "master" else root.parent) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", 2**33)  # more than all programs: none is removed
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

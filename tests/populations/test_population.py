@@ -24,10 +24,15 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 TOLERANCES = {1: (1e-6, 1e-6), 10: (2e-6, 2e-5), 100: (1e-5, 5e-2)}
 
 
-def trained(state: train.TrainState, experiment: config_lib.Experiment, split: data.Split, steps: int) -> Any:
-    """The state after some more steps, which may go over the end of an epoch."""
+def feed_for(state: train.TrainState, experiment: config_lib.Experiment, split: data.Split) -> feed.Feed:
+    """A feed whose program is compiled, for any state like this one."""
     batches = feed.make(experiment, split)
     batches.compile(state)
+    return batches
+
+
+def trained(state: train.TrainState, batches: feed.Feed, steps: int) -> Any:
+    """The state after some more steps, which may go over the end of an epoch."""
     step = int(np.max(state.step))
     while steps:
         epoch, first = divmod(step, batches.steps_per_epoch)
@@ -62,27 +67,45 @@ def members(vary: Vary) -> list[config_lib.Experiment]:
     ]
 
 
+@pytest.fixture(scope="module")
+def alone(small: data.Dataset, vary: Vary) -> dict[int, list[train.TrainState]]:
+    """The states of the members' solo runs after 1, 10 and 100 steps."""
+    states: dict[int, list[train.TrainState]] = {steps: [] for steps in TOLERANCES}
+    batches = None
+    for experiment in members(vary):
+        state, done = train.init_state(experiment, small), 0
+        batches = batches or feed_for(state, experiment, small.splits["train"])
+        for steps in TOLERANCES:
+            state, done = trained(state, batches, steps - done), steps
+            states[steps].append(jax.device_get(state))
+    return states
+
+
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after another", "vmap"])
 def test_member_equals_its_solo_run_after_1_10_and_100_steps(
-    at_once: bool, small: data.Dataset, vary: Vary, monkeypatch: pytest.MonkeyPatch
+    at_once: bool,
+    alone: dict[int, list[train.TrainState]],
+    small: data.Dataset,
+    vary: Vary,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if at_once:
-        monkeypatch.setattr(feed.mapping, "over_members", vmapped)
+        monkeypatch.setattr(feed.mesh, "over_members", vmapped)
         monkeypatch.setattr(feed, "_resident_program", feed._resident_program.__wrapped__)
     experiments = members(vary)
     together = train.init_population(experiments, small)
-    alone = [train.init_state(experiment, small) for experiment in experiments]
+    batches = feed_for(together, experiments[0], small.splits["train"])
     done = 0
     for steps, (for_half, for_all) in TOLERANCES.items():
-        together = trained(together, experiments[0], small.splits["train"], steps - done)
+        together = trained(together, batches, steps - done)
         apart = []
-        for index, experiment in enumerate(experiments):
-            alone[index] = trained(alone[index], experiment, small.splits["train"], steps - done)
+        for index, solo in enumerate(alone[steps]):
             mine = jax.tree.map(lambda x, index=index: x[index], together)
-            assert int(mine.step) == int(alone[index].step) == steps
-            assert int(mine.sums.count) == int(alone[index].sums.count)
-            pairs = zip(jax.tree.leaves(mine.params), jax.tree.leaves(alone[index].params), strict=True)
+            assert int(mine.step) == int(solo.step) == steps
+            assert int(mine.sums.count) == int(solo.sums.count)
+            pairs = zip(jax.tree.leaves(mine.params), jax.tree.leaves(solo.params), strict=True)
             apart.append(max(float(np.abs(x - y).max() / np.abs(y).max()) for x, y in pairs))
+        assert len(apart) == len(experiments)
         assert sorted(apart)[len(apart) // 2 - 1] <= (for_half if at_once else 0), steps
         assert max(apart) <= (for_all if at_once else 0), steps
         done = steps
@@ -102,7 +125,8 @@ def test_neighbour_that_diverges_changes_no_bit(small: data.Dataset, vary: Vary)
     wild = [tame[0], dataclasses.replace(tame[1], optimizer=diverging), *tame[2:]]
     kept = []
     for experiments in (tame, wild):
-        state = trained(train.init_population(experiments, small), tame[0], small.splits["train"], 30)
+        state = train.init_population(experiments, small)
+        state = trained(state, feed_for(state, tame[0], small.splits["train"]), 30)
         others = jax.tree.map(lambda x: x[np.array([0, 2, 3])], state.params)
         kept.append((digests(others), [bool(count) for count in state.nonfinite]))
     assert kept[0] == (kept[1][0], [False, False, False, False])

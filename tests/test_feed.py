@@ -231,8 +231,11 @@ def trained_on(
     return digests(state)
 
 
-@pytest.mark.parametrize("batch_size", [128, 512, 251], ids="batch {}".format)
-@pytest.mark.parametrize("placement", ["resident", "streamed"])
+@pytest.mark.parametrize(
+    ("placement", "batch_size"),
+    [("resident", 128), ("streamed", 512), ("resident", 251)],
+    ids=lambda value: value if isinstance(value, str) else f"batch {value}",
+)
 def test_number_of_devices_changes_no_bit(
     vary: Vary, small: data.Dataset, placement: str, batch_size: int
 ) -> None:

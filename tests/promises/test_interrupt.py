@@ -77,7 +77,7 @@ def test_main_thread_that_is_not_in_python() -> None:
 
 @both
 def test_grace_ends(number: int) -> None:
-    with program("time.sleep(60)", before="interrupt.defer()") as process:
+    with program("time.sleep(60)", before="signals.defer()") as process:
         assert 3 < stopped(process, number) < SECONDS
         assert (
             process.stderr and "not done after 4 s; give the same command to go on" in process.stderr.read()
@@ -86,7 +86,7 @@ def test_grace_ends(number: int) -> None:
 
 @pytest.mark.parametrize("numbers", [(15, 15), (2, 2), (15, 2), (2, 15)])
 def test_second_signal_ends_at_once(numbers: tuple[int, int]) -> None:
-    with program("time.sleep(60)", before="interrupt.defer()") as process:
+    with program("time.sleep(60)", before="signals.defer()") as process:
         process.send_signal(numbers[0])
         time.sleep(0.2)
         assert process.poll() is None
@@ -94,7 +94,7 @@ def test_second_signal_ends_at_once(numbers: tuple[int, int]) -> None:
         assert process.stderr and "at once, at the second signal" in process.stderr.read()
 
 
-@pytest.mark.parametrize("before", ["", "interrupt.defer()"])
+@pytest.mark.parametrize("before", ["", "signals.defer()"])
 def test_output_that_nobody_reads(before: str) -> None:
     """A full pipe blocks whoever writes to it, and the lock of its stream with it."""
     with program("while True: print('x' * 1000)", before=before, stdout=subprocess.PIPE) as process:

@@ -90,9 +90,9 @@ def test_spread_by_hand() -> None:
 
 
 def test_files(plan: plan_lib.Plan, tmp_path: Path) -> None:
-    results = made_up(plan)
+    trials = made_up(plan)
     confirmed = {"winner": scores(0.98, 0.96), "base": scores(0.9, None)}
-    best = results.write(plan, tmp_path, results, results[3], confirmed)
+    best = results.write(plan, tmp_path, trials, trials[3], confirmed)
     rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
     assert [row["state"] for row in rows] == [COMPLETE, PRUNED, NONFINITE, COMPLETE]
     assert [row["epochs"] for row in rows] == ["2", "1", "0", "2"]
@@ -100,7 +100,7 @@ def test_files(plan: plan_lib.Plan, tmp_path: Path) -> None:
     assert values == [pytest.approx(0.92), pytest.approx(0.51), "", pytest.approx(0.98)]
     assert [row["validation/accuracy, seed 1"] for row in rows] == ["0.94", "0.52", "", "0.99"]
     assert [float(row["optimizer.learning_rate"]) for row in rows] == [
-        one.settings["optimizer.learning_rate"] for one in results
+        one.settings["optimizer.learning_rate"] for one in trials
     ]
     assert best["trial"] == 3
     assert best["confirmed"]["base"]["diverged"] == 1
@@ -129,9 +129,9 @@ class Page(html.parser.HTMLParser):
 
 
 def test_page_needs_nothing_but_itself(plan: plan_lib.Plan, tmp_path: Path) -> None:
-    results = made_up(plan)
+    trials = made_up(plan)
     results.write(
-        plan, tmp_path, results, results[3], {"winner": scores(0.98, 0.96), "base": scores(0.9, 0.91)}
+        plan, tmp_path, trials, trials[3], {"winner": scores(0.98, 0.96), "base": scores(0.9, 0.91)}
     )
     content = (tmp_path / "report.html").read_text()
     page = Page()
@@ -149,25 +149,25 @@ def test_page_needs_nothing_but_itself(plan: plan_lib.Plan, tmp_path: Path) -> N
     for words in ("log_uniform(1e-4, 1e-1)", "98.00 %", "pruned", "non-finite", "winner.py"):
         assert words in page.text
     results.write(
-        plan, tmp_path, results, results[3], {"winner": scores(0.98, 0.96), "base": scores(0.9, 0.91)}
+        plan, tmp_path, trials, trials[3], {"winner": scores(0.98, 0.96), "base": scores(0.9, 0.91)}
     )
     assert (tmp_path / "report.html").read_text() == content  # equal sweeps give equal pages
 
 
 def test_page_where_all_diverged(plan: plan_lib.Plan, tmp_path: Path) -> None:
-    results = [made_up(plan)[2]]
-    assert results.write(plan, tmp_path, results, None, {}) == {}
+    trials = [made_up(plan)[2]]
+    assert results.write(plan, tmp_path, trials, None, {}) == {}
     assert "Every trial diverged." in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "best.json").exists()
 
 
 @pytest.mark.parametrize("name", ['it\'s "it"', '"""', "a\\Nb", "a\nb", "\\'\"", "é {x}"])
 def test_winner_file_of_a_folder_of_any_name(plan: plan_lib.Plan, tmp_path: Path, name: str) -> None:
-    results = made_up(plan)
+    trials = made_up(plan)
     (tmp_path / name).mkdir()
-    best = results.write(plan, tmp_path / name, results, results[3], {})
+    best = results.write(plan, tmp_path / name, trials, trials[3], {})
     config = command.load_config(shlex.split(best["command"])[3].removeprefix("--config="))
-    assert config.to_dict()["optimizer"]["learning_rate"] == results[3].settings["optimizer.learning_rate"]
+    assert config.to_dict()["optimizer"]["learning_rate"] == trials[3].settings["optimizer.learning_rate"]
 
 
 @pytest.mark.parametrize(

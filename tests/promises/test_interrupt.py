@@ -129,7 +129,7 @@ def test_preparing_data(place: Place) -> None:
 
 
 def test_compiling(place: Place) -> None:
-    process = place.start("run", "--compilation_cache=")
+    process = place.start("run", "--compilation_cache=", "--config.model.channels=16,32,32")
     assert until(process, lambda: "workdir: run" in place.output("run")[0])
     time.sleep(2)  # compiling takes several
     assert "first step" not in place.output("run")[0]
@@ -137,8 +137,7 @@ def test_compiling(place: Place) -> None:
     assert place.output("run")[1] == f"stopped by SIGTERM: {NOTHING}\n"
 
 
-@both
-@pytest.mark.parametrize("at", ["training", "saving"])
+@pytest.mark.parametrize(("number", "at"), [(signal.SIGTERM, "training"), (signal.SIGINT, "saving")])
 def test_stopped_run_goes_on_to_the_same_bits(place: Place, unbroken: Path, number: int, at: str) -> None:
     workdir = place.work / "run"
     process = place.start("run")

@@ -45,9 +45,14 @@ Counts = collections.Counter[str]
 
 
 def overrides(index: int) -> list[str]:
-    """Every other run saves in the middle of epochs too; every third one is streamed."""
+    """The reference network; every other run saves in the middle of epochs too; every third is streamed."""
+    network = ",".join(map(str, base.get_config().model.channels))
     often = ["--config.checkpoint.every_seconds=0.02"] if index % 2 else []
-    return [*often, *(["--config.dataset.placement=streamed"] if index % 3 == 2 else [])]
+    return [
+        f"--config.model.channels={network}",
+        *often,
+        *(["--config.dataset.placement=streamed"] if index % 3 == 2 else []),
+    ]
 
 
 def kill_somewhere(place: processes.Place, name: str, index: int, rng: random.Random, life: float) -> bool:

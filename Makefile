@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types unit format reproduce plain bench scaling sweeps torture clean
+.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps torture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -21,6 +21,8 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 run: setup ## train the reference CNN on MNIST: experiments/base.py
 	$(BIN)/python -m mmids_cnn.main --config=experiments/base.py
 
+check: lint types quick ## lint, types and the quick tests, in about a minute
+
 test: lint types unit ## all checks: lint, types, tests
 
 lint: setup
@@ -30,6 +32,9 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+quick: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 unit: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal

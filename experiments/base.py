@@ -27,25 +27,28 @@ def get_config() -> ConfigDict:
     config.dataset.placement = "auto"  # "resident" on the device, "streamed" to it, or "auto" by size
 
     config.model = ConfigDict()
+    config.model.name = "conv_net"  # of `mmids_cnn.networks`, or "module:Class", a Linen module of your own
     config.model.channels = (16, 32, 32)  # output channels of each convolution block; each >= 1
     config.model.kernel_size = 3  # side of the square kernels, pixels; odd, >= 1
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adam"  # "adam", "adamw" or "sgd" (b1 is then the momentum)
+    config.optimizer.name = "adam"  # "adam", "adamw", "lion", "sgd" (b1 is then the momentum), or your own
     config.optimizer.learning_rate = 1e-3  # the peak, where a schedule changes it; > 0
     config.optimizer.b1 = 0.9  # decay of the mean of gradients; 0 <= b1 < 1
     config.optimizer.b2 = 0.999  # decay of the mean of squared gradients; 0 <= b2 < 1
     config.optimizer.eps = 1e-8  # added to the denominator; > 0
-    config.optimizer.weight_decay = 0.0  # decoupled, for "adamw" alone; >= 0
-    config.optimizer.schedule = "constant"  # "constant", "cosine" or "one_cycle", over all epochs
+    config.optimizer.weight_decay = 0.0  # decoupled, for "adamw" and "lion"; >= 0
+    config.optimizer.schedule = "constant"  # "constant", "cosine", "one_cycle" or your own, over all epochs
     config.optimizer.warmup_fraction = 0.0  # part of all steps with rising rate; 0 <= f < 1
 
     config.train = ConfigDict()
+    config.train.loss = "cross_entropy"  # what is minimised: "cross_entropy", "squared_error" or your own
     config.train.label_smoothing = 0.0  # mass spread evenly over all classes; 0 <= s < 1
     config.train.precision = "float32"  # of matrix products: "float32", "tensorfloat32" or "bfloat16"
     config.train.on_nonfinite = "stop"  # a loss that is not finite: "stop", or "skip" that step
 
     config.eval = ConfigDict()
+    config.eval.metrics = ("loss", "accuracy")  # both, and "brier" or your own; loss is cross-entropy, nats
     config.eval.every_epochs = 1  # evaluate after every N epochs; 0: only at the end
     config.eval.every_seconds = 0.0  # and at most once in S seconds while training; 0: not by time
     config.eval.batch_size = 1000  # images scored at a time (at most 50 on a CPU); >= 1; changes speed alone

@@ -4,27 +4,14 @@
 """
 
 import dataclasses
-import difflib
-import math
-import struct
-import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmids_cnn import dotted, metrics, networks, schema
 from mmids_cnn.errors import ConfigError
-
-
-def leaf(expects: str, holds: Callable[[Any], bool], *, changes_result: bool = True) -> Any:
-    """A field with its rule; `changes_result=False` marks what a resumed run may set differently."""
-    return dataclasses.field(metadata={"expects": expects, "holds": holds, "changes_result": changes_result})
-
-
-def one_of(*names: str, changes_result: bool = True) -> Any:
-    """A field that holds one of some names."""
-    expects = "one of " + ", ".join(map(repr, names))
-    return leaf(expects, lambda value: value in names, changes_result=changes_result)
+from mmids_cnn.schema import leaf, named, one_of
 
 
 def _folder(expects: str) -> Any:
@@ -43,43 +30,94 @@ class Dataset:
     placement: str = one_of("auto", "resident", "streamed")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Model:
-    """The shape of the network."""
+_FIRST = "conv_net"  # the network of records from before there were others
 
-    channels: tuple[int, ...] = leaf(
-        "a non-empty tuple of integers >= 1, such as (16, 32, 32)",
-        lambda value: len(value) > 0 and all(c >= 1 for c in value),
-    )
-    kernel_size: int = leaf("an odd integer >= 1", lambda value: value >= 1 and value % 2 == 1)
+
+class Model(Mapping[str, Any]):
+    """Which network, and the fields it is made with: the leaves of its section, by name."""
+
+    __slots__ = ("_leaves",)
+
+    def __init__(self, **leaves: Any) -> None:
+        self._leaves = leaves
+
+    @property
+    def name(self) -> str:
+        """A key of `networks.NETWORKS`, or 'module:attribute'."""
+        return self._leaves["name"]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields that are set; others have the network's own defaults."""
+        return {name: value for name, value in self._leaves.items() if name != "name"}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._leaves[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._leaves)
+
+    def __len__(self) -> int:
+        return len(self._leaves)
+
+    def __hash__(self) -> int:
+        return hash(tuple(sorted(self._leaves.items())))
+
+    def __repr__(self) -> str:
+        return f"Model({', '.join(f'{name}={value!r}' for name, value in self._leaves.items())})"
+
+    @classmethod
+    def build(cls, tree: Any, path: str, *, recorded: bool = False) -> "Model":
+        """Checks a section by the rules of its network; one of one's own has none but its types.
+
+        Raises:
+          ConfigError: as `schema.build`.
+        """
+        given = schema.section(tree, path[:-1])
+        if recorded:
+            given.setdefault("name", _FIRST)
+        if "name" not in given:
+            raise ConfigError(f"config.{path}name: missing; start the experiment from experiments/base.py")
+        name = schema.check(f"{path}name", networks.NAME, given.pop("name"))
+        if name in networks.NETWORKS:
+            return cls(name=name, **vars(schema.build(networks.NETWORKS[name].fields, given, path)))
+        return cls(name=name, **{key: schema.check_plain(path + key, x) for key, x in given.items()})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """The optimizer, its hyperparameters and the schedule of its learning rate."""
 
-    name: str = one_of("adam", "adamw", "sgd")
-    learning_rate: float = leaf("a finite number > 0", lambda value: value > 0)
-    b1: float = leaf("a number with 0 <= b1 < 1", lambda value: 0 <= value < 1)
-    b2: float = leaf("a number with 0 <= b2 < 1", lambda value: 0 <= value < 1)
-    eps: float = leaf("a finite number > 0", lambda value: value > 0)
-    weight_decay: float = leaf("a finite number >= 0", lambda value: value >= 0)
-    schedule: str = one_of("constant", "cosine", "one_cycle")
-    warmup_fraction: float = leaf("a number with 0 <= f < 1", lambda value: 0 <= value < 1)
+    name: str = named("optimizer", "OPTIMIZERS")
+    learning_rate: float = leaf("a finite number > 0", lambda value: value > 0, traced=True)
+    b1: float = leaf("a number with 0 <= b1 < 1", lambda value: 0 <= value < 1, traced=True)
+    b2: float = leaf("a number with 0 <= b2 < 1", lambda value: 0 <= value < 1, traced=True)
+    eps: float = leaf("a finite number > 0", lambda value: value > 0, traced=True)
+    weight_decay: float = leaf("a finite number >= 0", lambda value: value >= 0, traced=True)
+    schedule: str = named("optimizer", "SCHEDULES")
+    warmup_fraction: float = leaf("a number with 0 <= f < 1", lambda value: 0 <= value < 1, traced=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
     """The loss, the arithmetic, and what to do when it breaks down."""
 
-    label_smoothing: float = leaf("a number with 0 <= s < 1", lambda value: 0 <= value < 1)
+    loss: str = named("losses", "LOSSES", before="cross_entropy")
+    label_smoothing: float = leaf("a number with 0 <= s < 1", lambda value: 0 <= value < 1, traced=True)
     precision: str = one_of("float32", "tensorfloat32", "bfloat16")
     on_nonfinite: str = one_of("stop", "skip")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval:
-    """When to evaluate, and how many images at a time."""
+    """What to evaluate and when, and how many images at a time."""
+
+    metrics: tuple[str, ...] = leaf(
+        f"different names of {', '.join(map(repr, metrics.METRICS))} or 'module:attribute' of your own, "
+        "'loss' and 'accuracy' among them",
+        lambda value: metrics.valid(value),
+        before=("loss", "accuracy"),
+    )
 
     every_epochs: int = leaf("an integer >= 0", lambda value: value >= 0, changes_result=False)
     every_seconds: float = leaf(
@@ -103,7 +141,7 @@ class Checkpoint:
 class Experiment:
     """One experiment, complete and checked."""
 
-    seed: int = leaf("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
+    seed: int = leaf("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32, traced=True)
     num_epochs: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
     batch_size: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
     dataset: Dataset
@@ -114,11 +152,20 @@ class Experiment:
     checkpoint: Checkpoint
 
 
-def resolve(config: Mapping[str, Any] | ConfigDict) -> Experiment:
+LEAVES = schema.leaves(Experiment)
+"""Every leaf with a rule, by dotted name; those of the network's fields depend on its name."""
+
+TRACED = tuple(name for name, one in LEAVES.items() if one.rule.traced)
+"""The leaves that members of one population may differ in, by dotted name."""
+
+
+def resolve(config: Mapping[str, Any] | ConfigDict, *, recorded: bool = False) -> Experiment:
     """Makes the frozen `Experiment` out of a `ConfigDict` or a nested dict, checking every leaf.
 
     Args:
       config: the whole tree, as `get_config()` of an experiment file returns it.
+      recorded: it is a record of a run, of an earlier version perhaps: a leaf that is new has in it the value
+        that stands for what was done before.
 
     Returns:
       The experiment; equal trees give equal (and hashable) experiments.
@@ -126,9 +173,9 @@ def resolve(config: Mapping[str, Any] | ConfigDict) -> Experiment:
     Raises:
       ConfigError: a leaf is unknown, missing, of the wrong type or out of range; the message names it.
     """
-    experiment = build(Experiment, config, "")
+    experiment: Experiment = schema.build(Experiment, config, recorded=recorded)
     optimizer = experiment.optimizer
-    if optimizer.weight_decay > 0 and optimizer.name != "adamw":
+    if optimizer.weight_decay > 0 and optimizer.name in ("adam", "sgd"):
         raise ConfigError(
             f"config.optimizer.weight_decay: expected 0 with optimizer {optimizer.name!r}, got "
             f"{optimizer.weight_decay}; set --config.optimizer.name=adamw to use weight decay"
@@ -136,124 +183,67 @@ def resolve(config: Mapping[str, Any] | ConfigDict) -> Experiment:
     return experiment
 
 
-def check(name: str, value: Any, path: str) -> Any:
-    """A value as a leaf of the experiment, by dotted name, holds it; errors call the leaf `path`.
+def check(name: str, value: Any, path: str, model: Model) -> Any:
+    """A value as a leaf of an experiment, by dotted name, holds it; errors call the leaf `path`.
+
+    Args:
+      name: the leaf.
+      value: what it is to be.
+      path: what errors call it, without `config.`.
+      model: the network, whose fields are leaves too.
 
     Raises:
       ConfigError: the leaf's rule refuses it.
     """
-    cls: Any = Experiment
-    *sections, last = name.split(".")
-    for section in sections:
-        cls = typing.get_type_hints(cls)[section]
-    rule = next(field.metadata for field in dataclasses.fields(cls) if field.name == last)
-    return _check(path, typing.get_type_hints(cls)[last], rule, value)
+    known = LEAVES | {"model.name": networks.NAME}
+    if model.name in networks.NETWORKS:
+        known |= schema.leaves(networks.NETWORKS[model.name].fields, "model.")
+    if name in known:
+        return schema.check(path, known[name], value)
+    value, old = schema.check_plain(path, value), model[name.removeprefix("model.")]
+    if type(old) is float and type(value) is int:
+        return float(value)
+    if type(value) is not type(old):
+        raise ConfigError(f"config.{path}: expected a value like {old!r}, got {value!r}; change it")
+    return value
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of a config tree (dataclass or mapping) by dotted name, in the tree's order."""
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        items: Iterable[tuple[str, Any]] = vars(tree).items()
-    else:
-        items = tree.items()
-    leaves: dict[str, Any] = {}
-    for name, value in items:
-        if dataclasses.is_dataclass(value) or isinstance(value, Mapping) or hasattr(value, "items"):
-            leaves |= flatten(value, f"{prefix}{name}.")
-        else:
-            leaves[prefix + name] = value
-    return leaves
+def sources(experiment: Experiment) -> dict[str, str]:
+    """What of the experiment's is not this package's: dotted names, by the leaf that holds them."""
+    leaves = {
+        "model.name": experiment.model.name,
+        "optimizer.name": experiment.optimizer.name,
+        "optimizer.schedule": experiment.optimizer.schedule,
+        "train.loss": experiment.train.loss,
+    }
+    leaves |= {f"eval.metrics[{i}]": name for i, name in enumerate(experiment.eval.metrics)}
+    return {path: name for path, name in leaves.items() if dotted.is_dotted(name)}
+
+
+def require_sources(experiment: Experiment) -> None:
+    """Raises `ConfigError` unless the source of all that is not this package's can be found."""
+    for path, name in sources(experiment).items():
+        dotted.require_source(name, path)
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """The experiment as plain nested dicts, fit for JSON; `resolve` is the inverse."""
-    return dataclasses.asdict(experiment)
+    return schema.plain(experiment)
 
 
 def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
     """Leaves that differ and change a run's result, by dotted name, as (old value, new value)."""
-    before, after = flatten(old), flatten(new)
-    fixed = changing_leaves(Experiment)
-    return {k: (before[k], after[k]) for k in before if k in fixed and before[k] != after[k]}
+    before, after = schema.flatten(old), schema.flatten(new)
+    pairs = {name: (before.get(name), after.get(name)) for name in before | after}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and changes_result(name)}
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The hint of an error about an unknown name: the nearest valid one, if any, and the list."""
-    names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not close and "." not in name:  # a leaf named without its section
-        close = [full for full in names if full.split(".")[-1] == name]
-    guess = f"did you mean {close[0]}? " if close else ""
-    return f"{guess}valid names: {', '.join(names)}"
+def as_before(name: str, value: Any) -> bool:
+    """Whether a leaf is new, and has the value that stands for what was done before there was such a leaf."""
+    before = _FIRST if name == "model.name" else LEAVES[name].rule.before if name in LEAVES else ...
+    return before is not ... and value == before
 
 
-def changing_leaves(cls: type, prefix: str = "") -> set[str]:
-    """Dotted names of a section's leaves that change a run's result."""
-    names: set[str] = set()
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(hints[field.name]):
-            names |= changing_leaves(hints[field.name], f"{prefix}{field.name}.")
-        elif field.metadata["changes_result"]:
-            names.add(prefix + field.name)
-    return names
-
-
-def build(cls: type, tree: Any, path: str) -> Any:
-    """A section's dataclass out of a mapping, each leaf checked by its rule; `path` is its dotted prefix.
-
-    Raises:
-      ConfigError: as `resolve`.
-    """
-    if not hasattr(tree, "items"):
-        raise ConfigError(f"config.{path[:-1]}: expected a section, got {tree!r}")
-    given = dict(tree.items())
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name in map(str, given):
-        if name not in fields:
-            raise ConfigError(
-                f"config.{path}{name}: unknown; {nearest(path + name, (path + f for f in fields))}"
-            )
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for name, field in fields.items():
-        if name not in given:
-            raise ConfigError(f"config.{path}{name}: missing; start the experiment from experiments/base.py")
-        if dataclasses.is_dataclass(hints[name]):
-            values[name] = build(typing.cast(type, hints[name]), given[name], f"{path}{name}.")
-        else:
-            values[name] = _check(path + name, hints[name], field.metadata, given[name])
-    return cls(**values)
-
-
-def _to_float(value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _to_float32(value: float) -> float:
-    try:
-        return struct.unpack("f", struct.pack("f", value))[0]
-    except OverflowError:
-        return math.inf
-
-
-def _check(path: str, hint: Any, rule: Mapping[str, Any], value: Any) -> Any:
-    if typing.get_origin(hint) is tuple:
-        value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-        typed = isinstance(value, tuple) and all(type(element) is int for element in value)
-    elif hint is float:
-        value = _to_float(value) if type(value) is int else value
-        # Numbers are float32 where they are used: a rule holds there too, or it does not hold.
-        single = _to_float32(value) if type(value) is float else math.nan
-        typed = math.isfinite(single) and rule["holds"](single)
-    else:
-        typed = type(value) is hint
-    if not typed or not rule["holds"](value):
-        raise ConfigError(
-            f"config.{path}: expected {rule['expects']}, got {value!r}; "
-            f"set --config.{path}=... or change the config file"
-        )
-    return value
+def changes_result(name: str) -> bool:
+    """Whether a run's result depends on a leaf, by dotted name; on all fields of a network it does."""
+    return name not in LEAVES or LEAVES[name].rule.changes_result

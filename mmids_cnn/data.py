@@ -4,17 +4,16 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float, Float32, Int32, Num, UInt8
 
 from mmids_cnn import config as config_lib
-from mmids_cnn.datasets import cache, catalogue, idx
+from mmids_cnn.datasets import cache, idx, source
 from mmids_cnn.errors import DataError
-from mmids_cnn.storage import files
 
 
 class Split(NamedTuple):
@@ -61,11 +60,7 @@ def load(config: config_lib.Dataset, report: cache.Report = lambda what, done, t
       FaultError: a disk is full or a folder cannot be written.
     """
     root = data_dir(config)
-    with files.faults(f"preparing {config.name} in {root}"):
-        key, make_builder, where = _source(config, root, report)
-        folder = root / "mmids_cnn" / key
-        ours = where.is_relative_to(root / "idx_archives")  # what a catalogue set took hours to get stays
-        manifest = cache.open_or_fill(folder, make_builder, report, where, disposable=ours)
+    folder, manifest = source.prepare(config.name, config.archives, root, report)
     arrays = {
         Path(name).stem: np.load(folder / name, mmap_mode="r", allow_pickle=False)
         for name in manifest["files"]
@@ -90,6 +85,57 @@ def flat(
     return images.reshape(*images.shape[:-3], -1) / np.float32(255)
 
 
+def one_hot(labels: Any, classes: Sequence[Any] | int) -> Float[np.ndarray, "*n classes"]:
+    """Unit vectors of one label or of many.
+
+    Args:
+      labels: a label, or an array of them.
+      classes: the label set in order (`range(10)`, `["cat", "dog"]`), or its size for 0, 1, 2, ...
+
+    Returns:
+      float32, one row a label: 1 where the class is the label's, else 0.
+
+    Raises:
+      ValueError: a label is not in the set.
+
+    >>> one_hot(2, 4).tolist()
+    [0.0, 0.0, 1.0, 0.0]
+    >>> one_hot(["dog", "cat"], ["cat", "dog"]).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    names = np.arange(classes) if isinstance(classes, int) else np.asarray(classes)
+    vectors = np.asarray(labels)[..., None] == names
+    if not np.all(vectors.sum(-1) == 1):
+        raise ValueError(f"labels: expected members of {names.tolist()}, got {labels!r}")
+    return vectors.astype(np.float32)
+
+
+def one_cold(vectors: Num[np.ndarray, "*n classes"] | Any, classes: Sequence[Any] | int) -> Any:
+    """The label of the largest entry of each vector, the inverse of `one_hot`; ties go to the first.
+
+    Args:
+      vectors: unit vectors, probabilities or logits, one row an example.
+      classes: the label set, as for `one_hot`.
+
+    Returns:
+      A label, or an array of them.
+
+    Raises:
+      ValueError: the vectors are not as long as the label set.
+
+    >>> one_cold(one_hot(5, 10), 10)
+    5
+    >>> one_cold([[0.1, 0.9], [0.8, 0.2]], ["cat", "dog"]).tolist()
+    ['dog', 'cat']
+    """
+    names = np.arange(classes) if isinstance(classes, int) else np.asarray(classes)
+    entries = np.asarray(vectors)
+    if entries.shape[-1:] != names.shape:
+        raise ValueError(f"vectors: expected length {len(names)}, got shape {entries.shape}")
+    labels = names[entries.argmax(-1)]
+    return labels.item() if labels.ndim == 0 else labels
+
+
 def _hold_out(train: Split, count: int) -> dict[str, Split]:
     if count >= len(train.labels):
         raise DataError(
@@ -102,27 +148,3 @@ def _hold_out(train: Split, count: int) -> dict[str, Split]:
         "train": Split(train.images[:-count], train.labels[:-count]),
         "validation": Split(train.images[-count:], train.labels[-count:]),
     }
-
-
-def _source(
-    config: config_lib.Dataset, root: Path, report: cache.Report
-) -> tuple[str, Callable[[], Any], Path]:
-    """A name for the data's content, what makes its TFDS builder, and where TFDS keeps it prepared."""
-    name = config.name.replace("/", "-").replace(":", "-")
-    if config.archives or config.name == "mnist":
-        archives = idx.find(config.name, config.archives)
-
-        def make_builder() -> Any:
-            from mmids_cnn.datasets import builder  # TFDS: imported only to prepare
-
-            return builder.IdxArchives(
-                name=name,
-                archives=archives,
-                data_dir=root,
-                report=lambda done, total: report(f"preparing {config.name}", done, total),
-            )
-
-        key = f"{name}-{archives.digest[:16]}"
-        return key, make_builder, root / "idx_archives" / key
-    where, digest = catalogue.find(config.name, root)
-    return f"{name}-{digest[:16]}", lambda: catalogue.builder(where), where

@@ -12,12 +12,13 @@ if __name__ == "__main__":  # before the imports below take their time
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
 
-from mmids_cnn import data
-from mmids_cnn.console import command
+from mmids_cnn import data, metrics
+from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.runs import folder as run_folder
@@ -34,6 +35,7 @@ def main() -> None:
     """Restores the parameters and scores the split."""
     workdir, name = Path(flags.FLAGS.workdir), flags.FLAGS.split
     experiment = run_folder.experiment(workdir)
+    experiment_file.add_roots(run_folder.source_roots(workdir))
     dataset = data.load(experiment.dataset)
     if name not in dataset.splits:
         raise ConfigError(
@@ -42,26 +44,29 @@ def main() -> None:
         )
 
     # JAX is imported once the input is known to be right.
-    from mmids_cnn import metrics, model, score
+    from mmids_cnn import score, sums
     from mmids_cnn.runs import trained
 
     terminal, split = Terminal(), dataset.splits[name]
-    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint, command.warn)
-    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    scorer = score.Scorer(network, {name: split}, experiment.eval.batch_size)
-    scorer.compile(restored.params)
+    found = trained.load(workdir, experiment, dataset, flags.FLAGS.checkpoint, command.warn)
     started = time.perf_counter()
-    scores = scorer(restored.params)
+    logits: Any = score.logits(found.network, found.variables, split.images, experiment.eval.batch_size)
     elapsed = time.perf_counter() - started
-    assert scores is not None  # nothing asks it to stop
-    means = scores[name].means(name)
-    predictions = score.logits(network, restored.params, split.images).argmax(-1)
-    counts = metrics.confusion(np.asarray(split.labels), predictions, dataset.num_classes)
+    labels: Any = np.asarray(split.labels)
+    every: Any = np.ones(len(labels), bool)
+    names = experiment.eval.metrics
+    means = sums.add_up(names, logits, labels, every).means(name)
+    counts = metrics.confusion(labels, logits.argmax(-1), dataset.num_classes)
     terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts))
+    others = "".join(
+        f", {label} {one.show(means[f'{name}/{label}'])}"
+        for label, one in metrics.by_label(names).items()
+        if label != "accuracy"
+    )
     terminal.say(
-        f"{name} accuracy {100 * means[f'{name}/accuracy']:.2f} % of {means[f'{name}/count']:,} images, "
-        f"loss {means[f'{name}/loss']:.4f}, in {elapsed:.2f} s; "
-        f"parameters after step {restored.step:,} of {workdir}"
+        f"{name} accuracy {metrics.metric('accuracy').show(means[f'{name}/accuracy'])} of "
+        f"{means[f'{name}/count']:,} images{others}, in {elapsed:.2f} s; "
+        f"parameters after step {found.step:,} of {workdir}"
     )
 
 
@@ -72,7 +77,7 @@ def _rows(counts: np.ndarray) -> list[tuple[object, ...]]:
         wrong = row.copy()
         wrong[label] = 0
         taken_for = f"{wrong.argmax()} ({wrong.max()} times)" if wrong.any() else "-"
-        share = f"{100 * row[label] / max(row.sum(), 1):.2f} %"
+        share = metrics.metric("accuracy").show(row[label] / max(row.sum(), 1))
         rows.append((label, f"{row.sum():,}", share, taken_for))
     return rows
 

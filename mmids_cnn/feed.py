@@ -2,20 +2,19 @@
 
 import concurrent.futures
 import functools
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Int, Int32, Integer
+from jaxtyping import Array
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, keys
-from mmids_cnn.devices import compilation, mesh
+from mmids_cnn import data
+from mmids_cnn.devices import compilation, members, mesh
+from mmids_cnn.epoch import epoch_order, steps_resident, steps_streamed
 from mmids_cnn.errors import ConfigError
-from mmids_cnn.train import Batch, TrainState, steps_per_epoch, train_step
+from mmids_cnn.train import Batch, TrainState, steps_per_epoch
 
 _RESIDENT_BYTES = 2**30  # what 'auto' puts on the device at most
 _CHUNK_BYTES = 2**24  # what is streamed at a time, about
@@ -43,62 +42,11 @@ def make(experiment: config_lib.Experiment, train: data.Split) -> Feed:
     return (Resident if placement == "resident" else Streamed)(train, experiment.batch_size)
 
 
-@functools.partial(jax.jit, static_argnames=("num_examples", "batch_size"))
-def epoch_order(
-    seed: Integer[Array, ""], epoch: Int[Array, ""], num_examples: int, batch_size: int
-) -> Int32[Array, " padded"]:
-    """A fresh permutation of the examples for each epoch and seed, zeros filling up the last batch."""
-    key = jax.random.fold_in(keys.stream(seed, "order"), epoch)
-    order = jax.random.permutation(key, jnp.arange(num_examples, dtype=jnp.int32))
-    return jnp.pad(order, (0, -num_examples % batch_size))
-
-
-def steps_resident(
-    state: TrainState,
-    order: Int32[Array, " padded"],
-    images: Array,
-    labels: Array,
-    first: Int32[Array, ""],
-    count: Int32[Array, ""],
-    batch_size: int,
-) -> TrainState:
-    """Takes `count` steps from step `first` of an epoch on; `count` is traced, so any piece fits."""
-
-    def take(index: Array) -> Batch:
-        start = index * batch_size
-        chosen = lax.dynamic_slice(order, (start,), (batch_size,))
-        valid = start + jnp.arange(batch_size) < len(labels)
-        return Batch(images[chosen], labels[chosen], valid)
-
-    return _steps(state, take, first, first + count)
-
-
-def steps_streamed(
-    state: TrainState, batches: Batch, first: Int32[Array, ""], stop: Int32[Array, ""]
-) -> TrainState:
-    """Takes steps on the stacked batches number `first` to `stop - 1`."""
-    return _steps(state, lambda index: jax.tree.map(lambda stack: stack[index], batches), first, stop)
-
-
-def _steps(state: TrainState, take: Callable[[Array], Batch], first: Array, stop: Array) -> TrainState:
-    """Steps on the batches number `first` to `stop - 1`.
-
-    The loop carries the next batch, so that the step finds it in memory, however it was taken: fused into the
-    step, different ways to take it made sums round differently.
-    """
-
-    def body(index: Array, carry: tuple[TrainState, Batch]) -> tuple[TrainState, Batch]:
-        state, batch = carry
-        return train_step(state, batch)[0], take(index + 1)
-
-    return lax.fori_loop(first, stop, body, (state, take(first)))[0]
-
-
 @functools.cache
-def _resident_program(batch_size: int, members: int | None) -> Any:
+def _resident_steps(batch_size: int, population: int | None) -> Any:
     """One jitted function for all feeds alike: JAX compiles it once for equal shapes."""
     steps: Any = functools.partial(steps_resident, batch_size=batch_size)
-    each = mesh.over_members(lambda member, *shared: steps(*member, *shared), members)
+    each = members.over_members(lambda member, *shared: steps(*member, *shared), population)
 
     def advance(state: TrainState, order: Array, *shared: Array) -> TrainState:
         return each((state, order), *shared)
@@ -114,26 +62,27 @@ class Resident:
         self._split, self._batch_size = split, batch_size
         self._data: Any = None
         self._order: tuple[Any, Any] = (None, None)
-        self._program: Any = None
+        self._compiled: Any = None
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
-        self._data = jax.device_put(tuple(self._split), mesh.replicated(state.recipe.devices))
+        self._data = jax.device_put(tuple(self._split), mesh.replicated(state.program.cut.devices))
         order, zero = self._order_of(state, 0), np.int32(0)
-        program = _resident_program(self._batch_size, state.members)
-        self._program = compilation.program(program.lower(state, order, *self._data, zero, zero))
+        steps = _resident_steps(self._batch_size, state.population)
+        lowered = steps.lower(state, order, *self._data, zero, zero)
+        self._compiled = compilation.compile_lowered(lowered)
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
         order = self._order_of(state, epoch)
-        return self._program(state, order, *self._data, np.int32(first), np.int32(count))
+        return self._compiled(state, order, *self._data, np.int32(first), np.int32(count))
 
     def _order_of(self, state: TrainState, epoch: int) -> Array:
         seed = np.asarray(state.h.seed)
         drawn = (seed.tolist(), epoch)
         if self._order[0] != drawn:
             order = self._draw(jnp.asarray(seed), epoch)
-            self._order = (drawn, jax.device_put(order, mesh.replicated(state.recipe.devices)))
+            self._order = (drawn, jax.device_put(order, mesh.replicated(state.program.cut.devices)))
         return self._order[1]
 
     def _draw(self, seed: Array, epoch: int) -> Array:
@@ -156,21 +105,22 @@ class Streamed:
         self._chunks: dict[tuple[int, int, int], concurrent.futures.Future[Batch]] = {}
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="stream")
         self._placed: Any = None
-        self._program: Any = None
+        self._compiled: Any = None
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
-        if state.members is not None:
+        if state.population is not None:
             raise ConfigError(
                 "config.dataset.placement: expected resident data for a population, whose members draw from "
                 "them each in its own order, got streamed; set it to 'resident'"
             )
-        devices = state.recipe.devices
+        devices = state.program.cut.devices
         whole = self._batch_size % devices == 0
         self._placed = mesh.shared_out(devices, axis=1) if whole else mesh.replicated(devices)
-        program = jax.jit(steps_streamed, donate_argnames="state")
+        steps = jax.jit(steps_streamed, donate_argnames="state")
         batches, zero = self._take(int(state.h.seed), 0, 0), np.int32(0)
-        self._program = compilation.program(program.lower(state, batches, zero, zero))
+        lowered = steps.lower(state, batches, zero, zero)
+        self._compiled = compilation.compile_lowered(lowered)
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
@@ -179,7 +129,7 @@ class Streamed:
             chunk, inside = divmod(first, self._chunk)
             taken = min(self._chunk - inside, stop - first)
             batches = self._take(seed, epoch, chunk)
-            state = self._program(state, batches, np.int32(inside), np.int32(inside + taken))
+            state = self._compiled(state, batches, np.int32(inside), np.int32(inside + taken))
             jax.block_until_ready(state)  # what waited for the device would fill the memory
             first += taken
         return state

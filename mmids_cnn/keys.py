@@ -8,9 +8,9 @@ import jax
 from jaxtyping import Array, Integer, PRNGKeyArray
 
 # Ids are part of what makes a run reproducible: never change or reuse one.
-_STREAMS = {"params": 0, "order": 1}
+_STREAMS = {"params": 0, "order": 1, "dropout": 2}
 
 
 def stream(seed: int | Integer[Array, ""], name: str) -> PRNGKeyArray:
-    """The key of a named stream ('params' or 'order') of a seed, 0 to 2**32 - 1."""
+    """The key of a named stream (a key of `_STREAMS`) of a seed, 0 to 2**32 - 1."""
     return jax.random.fold_in(jax.random.key(seed), _STREAMS[name])

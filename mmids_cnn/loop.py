@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, metrics, score, train
+from mmids_cnn import data, feed, score, sums, train
 from mmids_cnn.devices import mesh
 from mmids_cnn.errors import NonFiniteError
 
@@ -38,17 +38,51 @@ class Point(NamedTuple):
       state: after `step` steps. The next piece reuses its memory: copy what is to be kept.
       step: steps taken since the run began.
       epoch: the same in epochs, with a fraction.
-      row: if the splits were just scored, a row of metrics, a list of rows for a population; else None.
+      rows: if the splits were just scored, a row of metrics for each member, hence one for a single model;
+        else none.
       seconds: spent so far by this call of `fit`.
-      images: training images seen so far by this call of `fit`.
+      images: training images that one member has seen so far in this call of `fit`.
     """
 
     state: train.TrainState
     step: int
     epoch: float
-    row: Row | list[Row] | None
+    rows: tuple[Row, ...]
     seconds: Seconds
     images: int
+
+
+class Cadence:
+    """When something is due that is done every N epochs, and at most once in S seconds in between.
+
+    Args:
+      every_epochs: N, 0 for not by epochs.
+      every_seconds: S, wall clock, 0 for not by time.
+      steps_per_epoch: steps that an epoch has.
+      step: at which it was done last, -1 for never.
+    """
+
+    def __init__(self, every_epochs: int, every_seconds: float, steps_per_epoch: int, step: int = -1) -> None:
+        self._every_epochs, self._every_seconds = every_epochs, every_seconds
+        self._steps_per_epoch = steps_per_epoch
+        self.step, self._last = step, time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Whether it is to be done now, after `step` steps."""
+        if step == self.step:
+            return False
+        return self.by_epochs(step) or (
+            self._every_seconds > 0 and time.monotonic() - self._last >= self._every_seconds
+        )
+
+    def by_epochs(self, step: int) -> bool:
+        """Whether `step` is the end of an epoch at which it is due, whatever the clock says."""
+        epoch, inside = divmod(step, self._steps_per_epoch)
+        return self._every_epochs > 0 and not inside and epoch % self._every_epochs == 0
+
+    def done(self, step: int) -> None:
+        """It was done just now, after `step` steps."""
+        self.step, self._last = step, time.monotonic()
 
 
 def fit(
@@ -70,7 +104,7 @@ def fit(
       state: where to go on from; None starts anew, scoring the untrained network first. May be a population,
         whose members differ from `experiment` in traced numbers alone. Used up: its memory is reused.
       scored: the splits have been scored at `state` already.
-      stop: asked while scoring; True breaks the scoring off, and the point after it has no row.
+      stop: asked while scoring; True breaks the scoring off, and the point after it has no rows.
 
     Yields:
       A point at the start, after each piece and after each evaluation; the last one is at the end.
@@ -86,23 +120,26 @@ def fit(
         held = {name: split for name, split in dataset.splits.items() if name != "train"}
     with _timed(seconds, "compile"):
         state = train.init_state(experiment, dataset) if state is None else state
-        state = jax.device_put(state, mesh.replicated(state.recipe.devices))
-        scorer = score.Scorer(state.recipe.network, held, experiment.eval.batch_size, state.members)
+        program = state.program
+        state = jax.device_put(state, mesh.replicated(program.cut.devices))
+        scorer = score.Scorer(
+            program.network, program.metrics, held, experiment.eval.batch_size, state.population
+        )
         begin_epoch = _begin_epoch.lower(state).compile()
         batches.compile(state)
-        scorer.compile(state.params)
+        scorer.compile(state.variables)
     per_epoch, num_examples = batches.steps_per_epoch, len(dataset.splits["train"].labels)
-    cadence = _Cadence(experiment.eval, per_epoch, experiment.num_epochs * per_epoch)
-    step, images, rate, piece = int(state.step.max()), 0, 0.0, 1
+    cadence = Cadence(experiment.eval.every_epochs, experiment.eval.every_seconds, per_epoch)
+    step, end, images, rate, piece = int(state.step.max()), experiment.num_epochs * per_epoch, 0, 0.0, 1
     while True:
-        row = None
-        if not scored and cadence.due(step):
+        rows: tuple[Row, ...] = ()
+        if not scored and (step in (0, end) or cadence.due(step)):
             with _timed(seconds, "eval"):
-                row = _row(step, step / per_epoch, state, scorer, stop)
-            cadence.last = time.monotonic()
+                rows = _rows(step, step / per_epoch, state, scorer, stop)
+            cadence.done(step)
         scored = False
-        yield Point(state, step, step / per_epoch, row, dataclasses.replace(seconds), images)
-        if step >= cadence.last_step:
+        yield Point(state, step, step / per_epoch, rows, dataclasses.replace(seconds), images)
+        if step >= end:
             return
         epoch, first = divmod(step, per_epoch)
         # Twice the last piece at most: a rate measured too high costs no more than two of them.
@@ -119,47 +156,29 @@ def fit(
         _require_finite(state, per_epoch)
 
 
-@dataclasses.dataclass
-class _Cadence:
-    config: config_lib.Eval
-    per_epoch: int
-    last_step: int
-    last: float = dataclasses.field(default_factory=time.monotonic)
-
-    def due(self, step: int) -> bool:
-        """Whether to score now: before the first step, at the end, and as often as configured."""
-        if step in (0, self.last_step):
-            return True
-        epoch, inside = divmod(step, self.per_epoch)
-        every_epochs, every_seconds = self.config.every_epochs, self.config.every_seconds
-        if every_epochs and not inside and epoch % every_epochs == 0:
-            return True
-        return bool(every_seconds) and time.monotonic() - self.last >= every_seconds
-
-
-def _row(
+def _rows(
     step: int, epoch: float, state: train.TrainState, scorer: score.Scorer, stop: Callable[[], bool]
-) -> Row | list[Row] | None:
-    scores = scorer(state.params, stop)
+) -> tuple[Row, ...]:
+    scores = scorer(state.variables, stop)
     if scores is None:
-        return None
+        return ()
     splits = ("train", *scores)
     scores = jax.device_get({"train": state.sums, **scores})
 
-    def one(scores: dict[str, metrics.Sums]) -> Row:
+    def one(scores: dict[str, sums.Sums]) -> Row:
         row: Row = {"step": step, "epoch": epoch}
         for split in splits:
             if scores[split].count:
                 row |= scores[split].means(split)
         return row
 
-    if state.members is None:
-        return one(scores)
-    return [one(jax.tree.map(lambda leaf, i=i: leaf[i], scores)) for i in range(state.members)]
+    if state.population is None:
+        return (one(scores),)
+    return tuple(one(jax.tree.map(lambda leaf, i=i: leaf[i], scores)) for i in range(state.population))
 
 
 def _require_finite(state: train.TrainState, per_epoch: int) -> None:
-    if state.members or state.recipe.skip_nonfinite or not int(state.nonfinite):
+    if state.population or state.program.skip_nonfinite or not int(state.nonfinite):
         return
     step = int(state.step)
     raise NonFiniteError(

@@ -1,5 +1,8 @@
 """Loss functions: one value an example, so that callers weigh and sum them as they need."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -28,3 +31,25 @@ def cross_entropy(
     hard = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     even = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
     return hard + label_smoothing * (even - hard)
+
+
+def squared_error(
+    logits: Float[Array, "*n classes"],
+    labels: Int32[Array, "*n"],
+    label_smoothing: float | Float[Array, ""] = 0.0,
+) -> Float[Array, "*n"]:
+    """Squared distance of the probabilities from the target, summed over the classes: 0 to 2.
+
+    The arguments are those of `cross_entropy`. Source: Brier, Monthly Weather Review 78 (1950), as a score.
+    """
+    target = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+    return jnp.sum((jax.nn.softmax(logits) - target) ** 2, axis=-1)
+
+
+Loss = Callable[[Float[Array, "*n classes"], Int32[Array, "*n"], Any], Float[Array, "*n"]]
+"""From logits, labels and traced hyperparameters to one value an example."""
+
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": lambda logits, labels, h: cross_entropy(logits, labels, h.label_smoothing),
+    "squared_error": lambda logits, labels, h: squared_error(logits, labels, h.label_smoothing),
+}

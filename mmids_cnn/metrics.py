@@ -1,47 +1,115 @@
-"""Metrics as sums and counts, merged by addition and divided once; labels to unit vectors and back."""
+"""Metrics: one value an example, which way is better, how it is shown. Importing this imports no JAX.
 
-from collections.abc import Sequence
-from typing import Any
+A metric is summed over examples on the device (`sums`) and divided by their count once. To add one, add a row
+to `METRICS`; to use one of your own, name it in `config.eval.metrics` as 'module:attribute', a `Metric`.
+"""
 
-import flax.struct
-import jax.numpy as jnp
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32, Num
+from jaxtyping import Int
 
-from mmids_cnn.losses import cross_entropy
+from mmids_cnn import dotted
 
-
-class Sums(flax.struct.PyTreeNode):
-    """What has been summed over some examples; two of them merge by addition of their fields."""
-
-    loss: Float[Array, ""]  # nats
-    correct: Int32[Array, ""]
-    count: Int32[Array, ""]
-
-    @classmethod
-    def zero(cls) -> "Sums":
-        """Sums over no example."""
-        return cls(jnp.float32(0), jnp.int32(0), jnp.int32(0))
-
-    def __add__(self, other: "Sums") -> "Sums":
-        """Sums over the examples of both."""
-        return Sums(self.loss + other.loss, self.correct + other.correct, self.count + other.count)
-
-    def means(self, split: str) -> dict[str, float | int]:
-        """Mean loss, accuracy (a fraction in [0, 1]) and count, under `<split>/<name>`."""
-        count = int(self.count)
-        return {
-            f"{split}/loss": float(self.loss) / max(count, 1),
-            f"{split}/accuracy": int(self.correct) / max(count, 1),
-            f"{split}/count": count,
-        }
+ALWAYS = ("loss", "accuracy")  # every run is scored by these, and compared by them
 
 
-def sums(logits: Float[Array, "n classes"], labels: Int32[Array, " n"], valid: Bool[Array, " n"]) -> Sums:
-    """Loss, correct answers and count over the examples where `valid` is true."""
-    correct = (jnp.argmax(logits, axis=-1) == labels) & valid
-    loss = jnp.where(valid, cross_entropy(logits, labels), 0)
-    return Sums(loss.sum(), correct.sum(dtype=jnp.int32), valid.sum(dtype=jnp.int32))
+class Metric(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      each: from float32 logits `[n, classes]` and int32 labels `[n]` to one value an example, float32 in the
+        metric's unit, or bool, whose sum is exact.
+      higher_is_better: which of two values is the better one.
+      percent: shown in percent, as a share of the examples; else as a plain number.
+    """
+
+    each: Callable[[Any, Any], Any]
+    higher_is_better: bool
+    percent: bool = False
+
+    def show(self, value: float | None) -> str:
+        """A value as people read it: `98.97 %`, `2.3026`, `0.03121`."""
+        if value is None:
+            return "not finite"
+        if self.percent:
+            return f"{100 * value:.2f} %"
+        return f"{value:.4f}" if value >= 0.1 else f"{value:.4g}"
+
+    def show_mean(
+        self, mean: float, sd: float | None, n: int, interval: Sequence[float] | None = None
+    ) -> str:
+        """A mean over n seeds as people read it: `98.97 ± 0.06 % (n = 5, 95 % interval 98.92 to 99.01)`."""
+        if sd is None:
+            return f"{self.show(mean)} (n = 1)"
+        scale, unit, digits = (100, " %", 2) if self.percent else (1, "", 4)
+        low_high = " to ".join(f"{scale * end:.{digits}f}" for end in interval or ())
+        between = f", 95 % interval {low_high}" if low_high else ""
+        return f"{scale * mean:.{digits}f} ± {scale * sd:.{digits}f}{unit} (n = {n}{between})"
+
+    def better(self, value: float) -> float:
+        """The value with the sign that makes the larger the better."""
+        return value if self.higher_is_better else -value
+
+
+def _cross_entropy(logits: Any, labels: Any) -> Any:
+    """Cross-entropy in nats, without smoothing, whatever the loss that is trained on."""
+    from mmids_cnn import losses  # JAX: whoever has logits has it already
+
+    return losses.cross_entropy(logits, labels)
+
+
+def _correct(logits: Any, labels: Any) -> Any:
+    """Whether the largest logit is the label's, the first one where several are largest."""
+    return logits.argmax(-1) == labels
+
+
+def _brier(logits: Any, labels: Any) -> Any:
+    """Brier score, the squared distance of the probabilities from the truth, 0 to 2 (Brier 1950)."""
+    from mmids_cnn import losses
+
+    return losses.squared_error(logits, labels)
+
+
+METRICS = {
+    "loss": Metric(_cross_entropy, higher_is_better=False),
+    "accuracy": Metric(_correct, higher_is_better=True, percent=True),
+    "brier": Metric(_brier, higher_is_better=False),
+}
+
+
+def metric(name: str) -> Metric:
+    """The metric of a name in `config.eval.metrics`, or of a column `<split>/<name>` of results.
+
+    Raises:
+      ConfigError: it is one of your own that cannot be imported, or is no `Metric`.
+    """
+    name = name.rpartition("/")[2]
+    found = dotted.look_up(METRICS, name, "eval.metrics")
+    if not isinstance(found, Metric):
+        raise dotted.wrong("eval.metrics", name, "a metrics.Metric", found)
+    return found
+
+
+def by_label(names: Sequence[str]) -> dict[str, Metric]:
+    """The metrics of some names by what they are called in results.
+
+    Raises:
+      ConfigError: see `metric`.
+    """
+    return {label(name): metric(name) for name in names}
+
+
+def label(name: str) -> str:
+    """What a metric is called in results: its key, or the attribute of a dotted name."""
+    return name.partition(":")[2] or name
+
+
+def valid(names: Sequence[str]) -> bool:
+    """Whether `config.eval.metrics` may be so: known or dotted names that differ, and those of `ALWAYS`."""
+    known = all(name in METRICS or dotted.is_dotted(name) for name in names)
+    return known and len(set(map(label, names))) == len(names) and set(ALWAYS) <= set(names)
 
 
 def confusion(
@@ -50,54 +118,3 @@ def confusion(
     """Counts of examples by true class (rows) and predicted class (columns)."""
     flat = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes)
-
-
-def one_hot(labels: Any, classes: Sequence[Any] | int) -> Float[np.ndarray, "*n classes"]:
-    """Unit vectors of one label or of many.
-
-    Args:
-      labels: a label, or an array of them.
-      classes: the label set in order (`range(10)`, `["cat", "dog"]`), or its size for 0, 1, 2, ...
-
-    Returns:
-      float32, one row a label: 1 where the class is the label's, else 0.
-
-    Raises:
-      ValueError: a label is not in the set.
-
-    >>> one_hot(2, 4).tolist()
-    [0.0, 0.0, 1.0, 0.0]
-    >>> one_hot(["dog", "cat"], ["cat", "dog"]).tolist()
-    [[0.0, 1.0], [1.0, 0.0]]
-    """
-    names = np.arange(classes) if isinstance(classes, int) else np.asarray(classes)
-    vectors = np.asarray(labels)[..., None] == names
-    if not np.all(vectors.sum(-1) == 1):
-        raise ValueError(f"labels: expected members of {names.tolist()}, got {labels!r}")
-    return vectors.astype(np.float32)
-
-
-def one_cold(vectors: Num[np.ndarray, "*n classes"] | Any, classes: Sequence[Any] | int) -> Any:
-    """The label of the largest entry of each vector, the inverse of `one_hot`; ties go to the first.
-
-    Args:
-      vectors: unit vectors, probabilities or logits, one row an example.
-      classes: the label set, as for `one_hot`.
-
-    Returns:
-      A label, or an array of them.
-
-    Raises:
-      ValueError: the vectors are not as long as the label set.
-
-    >>> one_cold(one_hot(5, 10), 10)
-    5
-    >>> one_cold([[0.1, 0.9], [0.8, 0.2]], ["cat", "dog"]).tolist()
-    ['dog', 'cat']
-    """
-    names = np.arange(classes) if isinstance(classes, int) else np.asarray(classes)
-    entries = np.asarray(vectors)
-    if entries.shape[-1:] != names.shape:
-        raise ValueError(f"vectors: expected length {len(names)}, got shape {entries.shape}")
-    labels = names[entries.argmax(-1)]
-    return labels.item() if labels.ndim == 0 else labels

@@ -1,62 +1,39 @@
-"""The network, as pure functions of its parameters: `init`, `apply`, `predict_proba`."""
+"""The network of an experiment, as pure functions of its variables: `init`, `apply`, `predict_proba`."""
 
-import math
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import layers
+from mmids_cnn import dotted
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.networks import NETWORKS
 
 Params = Mapping[str, Any]
 """Parameters by layer: `kernel` and `bias` of each `ConvPool_i` and of `Dense_0`, float32."""
 
-POOL = 2  # side and stride of the pooling window, pixels
+Variables = Mapping[str, Any]
+"""Collections by name: 'params', and what else a network carries along, 'batch_stats' for one."""
 
 
-class ConvPool(nn.Module):
-    """Convolution (stride 1, padding SAME), ReLU, 2x2 max-pooling; parameters as those of `nn.Conv`."""
-
-    features: int
-    kernel_size: int
-
-    @nn.compact
-    def __call__(self, x: layers.BatchLast) -> layers.Result:
-        """Applies the block; an odd last row or column is dropped by the pooling."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[0], self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return layers.conv_pool(x, kernel, bias)
-
-
-class ConvNet(nn.Module):
-    """The reference network: blocks of convolution, ReLU and pooling, then one dense layer.
+class Network(NamedTuple):
+    """A Linen module with what it takes to apply it; hashable, so that programs can be compiled for it.
 
     Attributes:
-      channels: output channels of each block.
-      kernel_size: side of the kernels, pixels.
-      num_classes: number of logits.
+      module: called as `networks` says.
+      classes: number of its logits.
       precision: of matrix products and convolutions, as in `jax.default_matmul_precision`.
     """
 
-    channels: tuple[int, ...]
-    kernel_size: int
-    num_classes: int
+    module: nn.Module
+    classes: int
     precision: str = "float32"
-
-    @nn.compact
-    def __call__(self, images: UInt8[Array, "n h w c"]) -> Float[Array, "n classes"]:
-        """Logits of a batch of images."""
-        x = layers.batch_last(images).astype(jnp.float32) / 255
-        for features in self.channels:
-            x = ConvPool(features, self.kernel_size)(x)
-        dense = nn.Dense(self.num_classes, kernel_init=nn.initializers.glorot_uniform())
-        return dense(layers.flatten(x))
 
 
 class Layer(NamedTuple):
@@ -67,62 +44,138 @@ class Layer(NamedTuple):
     parameters: int
 
 
-def make(experiment: config_lib.Experiment, image_shape: tuple[int, ...], num_classes: int) -> ConvNet:
+def make(experiment: config_lib.Experiment, image_shape: tuple[int, ...], num_classes: int) -> Network:
     """The network of an experiment for a data set's images and classes.
 
     Raises:
-      ConfigError: the images are too small for so many poolings.
+      ConfigError: there is no such network, it has no such fields, or it does not fit the images.
     """
-    config = experiment.model
-    side, depth = min(image_shape[:2]), len(config.channels)
-    if side < POOL**depth:
+    return _make(experiment.model, experiment.train.precision, image_shape, num_classes)
+
+
+@functools.lru_cache(maxsize=64)  # to apply it in the abstract takes a tenth of a second
+def _make(
+    settings: config_lib.Model, precision: str, image_shape: tuple[int, ...], num_classes: int
+) -> Network:
+    name, fields = settings.name, settings.fields
+    source = NETWORKS[name].source if name in NETWORKS else name
+    cls = dotted.load(source, "model.name")
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise dotted.wrong("model.name", name, "a Linen module", cls)
+    known = [field.name for field in dataclasses.fields(cls) if field.name not in ("parent", "name")]
+    for field in fields:
+        if field not in known:
+            raise ConfigError(
+                f"config.model.{field}: expected a field of {source}, which has {', '.join(known)}; remove it"
+            )
+    try:
+        module = cls(num_classes=num_classes, **fields)
+        network = Network(module, num_classes, precision)
+        _require_logits(network, image_shape, name)
+    except ConfigError:
+        raise
+    except Exception as error:  # of code that is not ours, which may raise anything
+        what = " ".join(str(error).split())
+        blame = f"{type(error).__name__}: {what}"
+        if name in NETWORKS and type(error) is ValueError:
+            raise ConfigError(f"config.model.{what}") from error
         raise ConfigError(
-            f"config.model.channels: expected at most {int(math.log2(side))} blocks for images of "
-            f"{image_shape[0]}x{image_shape[1]} pixels (each block halves them), got {depth}: "
-            f"{config.channels}; shorten --config.model.channels"
+            f"config.model.name: expected a network that can be applied to {'x'.join(map(str, image_shape))} "
+            f"images, got {name!r}, which raised {blame}; correct it, or its fields"
+        ) from error
+    return network
+
+
+def _require_logits(network: Network, image_shape: tuple[int, ...], name: str) -> None:
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
+
+    def run(images: Array) -> Any:
+        variables = network.module.init(jax.random.key(0), images, train=False)
+        rngs = {"dropout": jax.random.key(0)}
+        valid = jnp.ones(2, bool)
+        mutable = [collection for collection in variables if collection != "params"]
+        return network.module.apply(variables, images, train=True, valid=valid, rngs=rngs, mutable=mutable)[0]
+
+    logits: Any = jax.eval_shape(run, images)
+    found = f"{logits.dtype} {logits.shape}" if hasattr(logits, "shape") else type(logits).__name__
+    if found != f"float32 {(2, network.classes)}":
+        raise ConfigError(
+            f"config.model.name: expected float32 logits of shape {(2, network.classes)} for 2 images and "
+            f"{network.classes} classes, got {found} from {name!r}; correct its __call__"
         )
-    return ConvNet(config.channels, config.kernel_size, num_classes, experiment.train.precision)
 
 
-def init(network: ConvNet, key: PRNGKeyArray, image_shape: tuple[int, ...]) -> Params:
-    """Initial parameters: weights uniform by Glorot's rule (JMLR 9, 2010, eq. 16), biases zero."""
-    images = jnp.zeros((1, *image_shape), jnp.uint8)
-    return network.init(key, images)["params"]
+def init(network: Network, key: PRNGKeyArray, image_shape: tuple[int, ...]) -> Variables:
+    """Initial variables: parameters, and whatever other collections the network has."""
+    return network.module.init(key, jnp.zeros((1, *image_shape), jnp.uint8), train=False)
 
 
-def apply(network: ConvNet, params: Params, images: UInt8[Array, "n h w c"]) -> Float[Array, "n classes"]:
-    """Logits, for losses and decisions."""
+@functools.lru_cache(maxsize=64)
+def has_state(network: Network, image_shape: tuple[int, ...]) -> bool:
+    """Whether a network has other variables than parameters, such as running means of batches."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
+    variables = jax.eval_shape(lambda x: network.module.init(jax.random.key(0), x, train=False), images)
+    return len(variables) > 1
+
+
+def apply(
+    network: Network, variables: Variables, images: UInt8[Array, "n height width channels"]
+) -> Float[Array, "n classes"]:
+    """Logits, for metrics and decisions."""
     with jax.default_matmul_precision(network.precision):
-        logits: Any = network.apply({"params": params}, images)
+        logits: Any = network.module.apply(variables, images, train=False)
     return logits
 
 
+def apply_train(
+    network: Network,
+    variables: Variables,
+    images: UInt8[Array, "n height width channels"],
+    valid: Bool[Array, " n"],
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, "n classes"], Variables]:
+    """Logits while training, and the other collections than the parameters as they are afterwards.
+
+    Args:
+      network: what to apply.
+      variables: all collections.
+      images: a batch.
+      valid: false where an example is padding, which a network that looks at more than one example at a time
+        leaves out.
+      key: for dropout.
+    """
+    mutable = [name for name in variables if name != "params"]
+    with jax.default_matmul_precision(network.precision):
+        logits, others = network.module.apply(
+            variables, images, train=True, valid=valid, rngs={"dropout": key}, mutable=mutable
+        )
+    return logits, others
+
+
 def predict_proba(
-    network: ConvNet, params: Params, images: UInt8[Array, "*n h w c"]
+    network: Network, variables: Variables, images: UInt8[Array, "*n height width channels"]
 ) -> Float[Array, "*n classes"]:
     """Class probabilities of one image or of a batch; each row sums to 1."""
     if images.ndim == 3:
-        return predict_proba(network, params, images[None])[0]
-    return softmax(apply(network, params, images))
+        return predict_proba(network, variables, images[None])[0]
+    return jax.nn.softmax(apply(network, variables, images))
 
 
-def softmax(logits: Float[Array, "*n classes"]) -> Float[Array, "*n classes"]:
-    """Probabilities of logits; each row sums to 1."""
-    return jax.nn.softmax(logits)
-
-
-def table(network: ConvNet, image_shape: tuple[int, ...]) -> list[Layer]:
+def table(network: Network, image_shape: tuple[int, ...]) -> list[Layer]:
     """Layers in order, with the shape of what each puts out and its number of parameters."""
 
     def run() -> Any:
         images = jnp.zeros((1, *image_shape), jnp.uint8)
-        return network.init_with_output(jax.random.key(0), images, capture_intermediates=True)[1]
+        key = jax.random.key(0)
+        return network.module.init_with_output(key, images, train=False, capture_intermediates=True)[1]
 
     variables = jax.eval_shape(run)
     outputs = variables["intermediates"]
     rows = []
     for name, params in variables["params"].items():
-        shape = outputs[name]["__call__"][0].shape
-        shape = (*shape[1:3], shape[0]) if len(shape) == 4 else shape[1:]  # blocks keep the batch last
+        called = outputs.get(name, {}).get("__call__")
+        shape: tuple[int, ...] = called[0].shape if called else ()
+        # Blocks of `layers` keep the batch last, those of Flax first: a batch of one is left out.
+        shape = (*shape[1:3], shape[0]) if len(shape) == 4 and shape[-1] == 1 else shape[1:]
         rows.append(Layer(name, shape, sum(leaf.size for leaf in jax.tree.leaves(params))))
     return rows

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from mmids_cnn import data
-from mmids_cnn.console import command
+from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.deploy import pictures
 from mmids_cnn.errors import ConfigError
@@ -40,6 +40,7 @@ def main() -> None:
 
     workdir = Path(flags.FLAGS.workdir)
     experiment = run_folder.experiment(workdir)
+    experiment_file.add_roots(run_folder.source_roots(workdir))
     dataset = data.load(experiment.dataset)
     test = dataset.splits["test"]
     names, images = [], []
@@ -52,20 +53,19 @@ def main() -> None:
         names.append(path)
         images.append(pictures.load(Path(path), dataset.image_shape))
 
-    import jax.numpy as jnp  # imported once the input is known to be right
+    import jax  # once the input is known to be right
 
-    from mmids_cnn import model, score
+    from mmids_cnn import model
     from mmids_cnn.runs import trained
 
-    restored = trained.load(workdir, flags.FLAGS.checkpoint, dataset.fingerprint, command.warn)
-    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    logits = score.logits(network, restored.params, np.stack(images))
-    probabilities = np.asarray(model.softmax(jnp.asarray(logits)))
+    found = trained.load(workdir, experiment, dataset, flags.FLAGS.checkpoint, command.warn)
+    predict = jax.jit(model.predict_proba, static_argnums=0)
+    probabilities = np.asarray(predict(found.network, found.variables, np.stack(images)))
     terminal = Terminal()
     for name, row in zip(names, probabilities, strict=True):
         terminal.say(f"{name}: class {row.argmax()}")
         terminal.say("  " + "  ".join(f"{label}: {p:.4f}" for label, p in enumerate(row)))
-    terminal.say(f"parameters after step {restored.step:,} of {workdir}")
+    terminal.say(f"parameters after step {found.step:,} of {workdir}")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ if __name__ == "__main__":  # before the imports below take their time
     signals.watch()
 
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
-from mmids_cnn.console import command
+from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import MODES, Terminal
 from mmids_cnn.errors import RunError
+from mmids_cnn.runs import compare, run
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
-
-_CLOCK = ("seconds", "images_per_second")  # what no two runs share
 
 
 def define_flags() -> None:
@@ -36,6 +34,7 @@ def main() -> int:
     old = Path(flags.FLAGS.workdir)
     new = Path(flags.FLAGS.into or f"{old}-reproduced")
     experiment = run_folder.experiment(old)
+    experiment_file.add_roots(run_folder.source_roots(old))
     if not (old / run_folder.RESULT).exists():
         raise RunError(
             f"--workdir: expected a finished run, found no {run_folder.RESULT} in {old}; finish it first"
@@ -45,11 +44,11 @@ def main() -> int:
     if (new / run_folder.RESULT).exists():  # also --workdir itself
         raise RunError(f"--into: expected a folder without a finished run, got {new}; name another")
     terminal = Terminal(flags.FLAGS.progress)
-    run_folder.execute(experiment, new, terminal)
+    run.execute(experiment, new, terminal)
 
     from mmids_cnn.runs import provenance  # JAX: imported by the run anyway
 
-    found = differences(old, new)
+    found = compare.differences(old, new)
     if not found:
         terminal.say(f"identical: {new} has the results, metrics and parameters of {old}, bit for bit")
         return 0
@@ -57,29 +56,6 @@ def main() -> int:
     terminal.say(f"different: {'; '.join(found)}")
     terminal.say(f"what else differs: {'; '.join(setting) if setting else 'nothing that was recorded'}")
     return 1
-
-
-def differences(old: Path, new: Path) -> list[str]:
-    """What differs between two finished runs, clocks aside; a phrase each."""
-    before, after = (_timeless(files.read_json(path / run_folder.RESULT)) for path in (old, new))
-    phrases = [
-        f"{key} was {before.get(key)}, is {after.get(key)}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    ]
-    rows = [[_timeless(row) for row in run_folder.metrics(path)] for path in (old, new)]
-    if run_folder.experiment(old).eval.every_seconds:  # when it was scored in between is the clock's choice
-        both = {row["step"] for row in rows[0]} & {row["step"] for row in rows[1]}
-        rows = [[row for row in one if row["step"] in both] for one in rows]
-    if rows[0] != rows[1]:
-        first = next((a for a, b in zip(*rows, strict=False) if a != b), None)
-        where = f"from step {first['step']} on" if first else "in their number"
-        phrases.append(f"the rows of {run_folder.METRICS} {where}")
-    return phrases
-
-
-def _timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if not key.startswith(_CLOCK)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training as pure functions of its state: `init_state` and `train_step`."""
+"""Training as pure functions of its state: `init_state`, `loss_fn` and `train_step`."""
 
 import dataclasses
 import functools
@@ -10,38 +10,32 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
+from flax import serialization, traverse_util
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, keys, losses, metrics, model, optimizer
-from mmids_cnn.devices import mesh
-
-# What a CPU's core takes at a time, at most. 32 examples measured best of 16, 32 and 64: their activations
-# stay in its cache.
-_SLICE = 32
-_SLICE_PIXELS = 2**16
-_MOST_GROUPS = 8  # and so the most cores that share a batch; a power of two
+from mmids_cnn import data, dotted, keys, losses, model, optimizer, sums
+from mmids_cnn.devices import cores, microbatches
 
 
 class Batch(NamedTuple):
     """Examples of one step; where `valid` is false the example is padding and counts for nothing."""
 
-    images: UInt8[Array, "n h w c"]
+    images: UInt8[Array, "n height width channels"]
     labels: Int32[Array, " n"]
     valid: Bool[Array, " n"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What is compiled into a step: everything that is not a traced number."""
+class Program:
+    """What is compiled into a step: everything of an experiment that is not a traced number."""
 
-    network: model.ConvNet
+    network: model.Network
     optimizer: str
     schedule: str
-    groups: int  # parts of a batch that may be computed side by side
-    slices: int  # parts of a group, computed one after another
-    devices: int  # that share the groups
+    loss: str
+    metrics: tuple[str, ...]
+    cut: microbatches.Cut
     total_steps: int  # what a schedule spans; 0 where it is constant, so that longer runs share a program
     skip_nonfinite: bool
 
@@ -54,14 +48,20 @@ class TrainState(flax.struct.PyTreeNode):
 
     step: Int32[Array, ""]  # steps taken
     params: model.Params
+    collections: model.Variables  # the network's other variables, 'batch_stats' for one; most have none
     opt_state: optax.OptState
-    sums: metrics.Sums  # of the training examples of the current epoch, as they were seen
+    sums: sums.Sums  # of the training examples of the current epoch, as they were seen
     nonfinite: Int32[Array, ""]  # steps whose loss or new state was not finite
     h: optimizer.Hyperparams
-    recipe: Recipe = flax.struct.field(pytree_node=False)
+    program: Program = flax.struct.field(pytree_node=False)
 
     @property
-    def members(self) -> int | None:
+    def variables(self) -> model.Variables:
+        """What the network is applied with."""
+        return {"params": self.params, **self.collections}
+
+    @property
+    def population(self) -> int | None:
         """How many members the population has; None for a single state."""
         return self.step.shape[0] if self.step.ndim else None
 
@@ -71,83 +71,88 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return -(-num_examples // batch_size)
 
 
+def make_network(experiment: config_lib.Experiment, dataset: data.Dataset) -> model.Network:
+    """The network of an experiment; to be made before JAX looks for devices, see `cores.fix_threads`.
+
+    Raises:
+      ConfigError: it does not fit the images, or is one of one's own that cannot be used.
+    """
+    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
+    if model.has_state(network, dataset.image_shape):
+        cores.fix_threads()
+    return network
+
+
+def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program:
+    """What is compiled into the steps of an experiment; equal programs can be trained as one population.
+
+    Raises:
+      ConfigError: the network does not fit the images, or something of one's own cannot be used.
+    """
+    network = make_network(experiment, dataset)
+    settings = experiment.optimizer
+    epoch = steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
+    timeless = settings.schedule == "constant" and settings.warmup_fraction == 0
+    # Statistics of a batch are those of all of it, so that its examples have to stay together.
+    whole = model.has_state(network, dataset.image_shape)
+    cut = microbatches.cut(experiment.batch_size, math.prod(dataset.image_shape[:2]))
+    return Program(
+        network=network,
+        optimizer=settings.name,
+        schedule=settings.schedule,
+        loss=experiment.train.loss,
+        metrics=experiment.eval.metrics,
+        cut=microbatches.WHOLE if whole else cut,
+        total_steps=0 if timeless else epoch * experiment.num_epochs,
+        skip_nonfinite=experiment.train.on_nonfinite == "skip",
+    )
+
+
 def init_state(experiment: config_lib.Experiment, dataset: data.Dataset) -> TrainState:
     """The state before the first step.
 
     Raises:
-      ConfigError: the network does not fit the images.
+      ConfigError: see `program`.
     """
-    h = optimizer.hyperparams(experiment)
-    return _init(recipe(experiment, dataset), h, dataset.image_shape)
+    return _init(program(experiment, dataset), optimizer.hyperparams(experiment), dataset.image_shape)
 
 
 def init_population(experiments: Sequence[config_lib.Experiment], dataset: data.Dataset) -> TrainState:
     """The states of several experiments before the first step, stacked: a population, trained as one.
 
     Raises:
-      ConfigError: the network does not fit the images.
+      ConfigError: see `program`.
       ValueError: the experiments differ in more than traced numbers.
     """
-    recipes = {recipe(experiment, dataset) for experiment in experiments}
-    if len(recipes) != 1:
-        raise ValueError(f"experiments: expected one recipe for all, got {len(recipes)}")
+    programs = {program(experiment, dataset) for experiment in experiments}
+    if len(programs) != 1:
+        raise ValueError(f"experiments: expected one program for all, got {len(programs)}")
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *map(optimizer.hyperparams, experiments))
-    return _init_population(recipes.pop(), stacked, dataset.image_shape)
+    return _init_population(programs.pop(), stacked, dataset.image_shape)
 
 
-def recipe(experiment: config_lib.Experiment, dataset: data.Dataset) -> Recipe:
-    """What is compiled into the steps of an experiment; equal recipes can be trained as one population.
-
-    Raises:
-      ConfigError: the network does not fit the images.
-    """
-    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    settings = experiment.optimizer
-    epoch = steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
-    pixels = math.prod(dataset.image_shape[:2])
-    groups, slices = _cut(experiment.batch_size, pixels) if jax.default_backend() == "cpu" else (1, 1)
-    timeless = settings.schedule == "constant" and settings.warmup_fraction == 0
-    return Recipe(
-        network=network,
-        optimizer=settings.name,
-        schedule=settings.schedule,
-        groups=groups,
-        slices=slices,
-        devices=mesh.usable_devices(groups),
-        total_steps=0 if timeless else epoch * experiment.num_epochs,
-        skip_nonfinite=experiment.train.on_nonfinite == "skip",
+def init_from(program: Program, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:
+    """The state before the first step, of a program and its numbers; may be mapped over `h` by `vmap`."""
+    variables = dict(model.init(program.network, keys.stream(h.seed, "params"), image_shape))
+    params = variables.pop("params")
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        collections=variables,
+        opt_state=optimizer.make(program.optimizer, h, h.learning_rate).init(params),
+        sums=sums.zero(program.metrics, program.network.classes),
+        nonfinite=jnp.int32(0),
+        h=h,
+        program=program,
     )
 
 
-def _cut(batch_size: int, pixels: int) -> tuple[int, int]:
-    """Into how many groups of how many slices a batch is cut, of images of so many pixels.
-
-    Nothing but these sizes decides it, and no slice is so large that XLA would cut its sums once more, by the
-    number of threads: sums are rounded alike on any number of cores.
-    """
-    size = max(1, min(_SLICE, _SLICE_PIXELS // pixels))
-    halves = -(-2 * batch_size // size)
-    count = max(-(-batch_size // size), min(2, halves))  # two halves rather than one whole
-    if count <= _MOST_GROUPS:
-        count = 1 << (count - 1).bit_length()
-    groups = min(count, _MOST_GROUPS)
-    return groups, -(-count // groups)
+_init = jax.jit(init_from, static_argnames=("program", "image_shape"))
 
 
-def init_from(recipe: Recipe, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:
-    """The state before the first step, of a recipe and its numbers; may be mapped over `h` by `vmap`."""
-    params = model.init(recipe.network, keys.stream(h.seed, "params"), image_shape)
-    opt_state = optimizer.make(recipe.optimizer, h, h.learning_rate).init(params)
-    zero = jnp.int32(0)
-    return TrainState(zero, params, opt_state, metrics.Sums.zero(), zero, h, recipe)
-
-
-_init = jax.jit(init_from, static_argnames=("recipe", "image_shape"))
-
-
-@functools.partial(jax.jit, static_argnames=("recipe", "image_shape"))
-def _init_population(recipe: Recipe, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:
-    return jax.vmap(lambda h: init_from(recipe, h, image_shape))(h)
+@functools.partial(jax.jit, static_argnames=("program", "image_shape"))
+def _init_population(program: Program, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:
+    return jax.vmap(lambda h: init_from(program, h, image_shape))(h)
 
 
 def begin_epoch(state: TrainState) -> TrainState:
@@ -155,48 +160,46 @@ def begin_epoch(state: TrainState) -> TrainState:
     return state.replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
 
 
-def _loss_and_gradient(
-    state: TrainState, batch: Batch
-) -> tuple[tuple[Float[Array, ""], metrics.Sums], model.Params]:
-    """Mean loss over the valid examples, their sums, and the gradient of the loss.
+def loss_fn(
+    params: model.Params,
+    collections: model.Variables,
+    batch: Batch,
+    position: Int32[Array, " n"],
+    count: Int32[Array, ""],
+    h: optimizer.Hyperparams,
+    step: Int32[Array, ""],
+    program: Program,
+) -> tuple[Float[Array, ""], tuple[sums.Sums, model.Variables]]:
+    """The part of a batch's mean loss that some of its examples contribute.
 
-    The batch goes through in groups of slices whose sums and gradients add up, in one order: see `Recipe`.
+    Args:
+      params: what it is differentiated by.
+      collections: the network's other variables.
+      batch: the examples, all of the batch or a slice of it.
+      position: of the examples in the batch.
+      count: valid examples of the whole batch.
+      h: the traced hyperparameters.
+      step: steps taken before.
+      program: everything else.
+
+    Returns:
+      The loss of the valid examples over `count`; their sums, and the other variables after the step.
     """
-    recipe = state.recipe
-
-    def loss_fn(
-        params: model.Params, part: Batch, count: Int32[Array, ""], smoothing: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], metrics.Sums]:
-        logits = model.apply(recipe.network, params, part.images)
-        each = losses.cross_entropy(logits, part.labels, smoothing)
-        loss = jnp.where(part.valid, each, 0).sum() / count
-        return loss, metrics.sums(logits, part.labels, part.valid)
-
-    differentiate = jax.value_and_grad(loss_fn, has_aux=True)
-
-    def add_slices(slices: Batch, params: model.Params, *shared: Array) -> Any:
-        def add(total: Any, part: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, differentiate(params, part, *shared)), None
-
-        zero = ((jnp.float32(0), metrics.Sums.zero()), jax.tree.map(jnp.zeros_like, params))
-        return lax.scan(add, zero, slices)[0]
-
-    def cut(array: Array) -> Array:  # zeros, and so invalid examples, fill up the slices
-        missing = -len(array) % (recipe.groups * recipe.slices)
-        full = jnp.pad(array, [(0, missing), *[(0, 0)] * (array.ndim - 1)])
-        return full.reshape(recipe.groups, recipe.slices, -1, *array.shape[1:])
-
-    groups = jax.tree.map(cut, batch)
-    add_groups = mesh.sum_over_groups(add_slices, recipe.devices)
-    return add_groups(groups, state.params, batch.valid.sum(), state.h.label_smoothing)
+    key = jax.random.fold_in(keys.stream(h.seed, "dropout"), step)
+    key = jax.random.fold_in(key, position[0])  # each slice draws its own
+    variables = {"params": params, **collections}
+    logits, collections = model.apply_train(program.network, variables, batch.images, batch.valid, key)
+    each = dotted.look_up(losses.LOSSES, program.loss, "train.loss")(logits, batch.labels, h)
+    loss = jnp.where(batch.valid, each, 0).sum() / count
+    return loss, (sums.add_up(program.metrics, logits, batch.labels, batch.valid), collections)
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sums]:
+def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, sums.Sums]:
     """One step of the optimizer on the mean loss of a batch's valid examples.
 
-    A step whose loss, new parameters or new moments are not finite changes none of them. It is counted, and
-    skipped where the recipe says so; otherwise the state stays as it is from then on, `step` naming the step
-    that failed.
+    A step whose loss, or whose new parameters, moments or other variables are not finite changes none of
+    them. It is counted, and skipped where the program says so; otherwise the state stays as it is from then
+    on, `step` naming the step that failed.
 
     Args:
       state: before the step.
@@ -205,25 +208,66 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, metrics.Sum
     Returns:
       The state after the step, and the batch's sums, taken with the parameters before it.
     """
-    h, recipe = state.h, state.recipe
-    (loss, sums), gradient = _loss_and_gradient(state, batch)
-    rate = optimizer.learning_rate(recipe.schedule, recipe.total_steps, h, state.step)
-    updates, opt_state = optimizer.make(recipe.optimizer, h, rate).update(
+    h, program = state.h, state.program
+
+    def differentiate(part: tuple[Batch, Array], params: model.Params, *shared: Any) -> Any:
+        arguments = (params, state.collections, *part, *shared, program)
+        return jax.value_and_grad(loss_fn, has_aux=True)(*arguments)
+
+    position = jnp.arange(len(batch.labels), dtype=jnp.int32)
+    add_up = microbatches.add_up(differentiate, program.cut)
+    shared = (state.params, batch.valid.sum(), h, state.step)
+    (loss, (batch_sums, collections)), gradient = add_up((batch, position), *shared)
+    rate = optimizer.learning_rate(program.schedule, program.total_steps, h, state.step)
+    updates, opt_state = optimizer.make(program.optimizer, h, rate).update(
         gradient, state.opt_state, state.params
     )
     proposed = state.replace(
         params=optax.apply_updates(state.params, updates),
+        collections=collections,
         opt_state=opt_state,
-        sums=state.sums + sums,
+        sums=state.sums + batch_sums,
     )
     # Parameters and moments show what is wrong with a gradient, and what a finite one makes overflow: the
     # square of 2e19 is infinite in float32.
-    kept = jax.tree.leaves((loss, proposed.params, proposed.opt_state))
+    kept = jax.tree.leaves((loss, proposed.params, proposed.opt_state, proposed.collections))
     finite = jnp.stack([jnp.isfinite(x).all() for x in kept]).all()
-    accept = finite if recipe.skip_nonfinite else finite & (state.nonfinite == 0)
+    accept = finite if program.skip_nonfinite else finite & (state.nonfinite == 0)
     state = jax.tree.map(lambda new, old: jnp.where(accept, new, old), proposed, state)
-    advance = accept | recipe.skip_nonfinite
+    advance = accept | program.skip_nonfinite
     return state.replace(
         step=state.step + advance.astype(jnp.int32),
         nonfinite=state.nonfinite + (~finite).astype(jnp.int32),
-    ), sums
+    ), batch_sums
+
+
+def trained(state: TrainState) -> dict[str, Any]:
+    """What training has made of the network, which a fingerprint is taken of: all variables, as nested dicts.
+
+    Parameters are under their own paths (`Dense_0/bias`), other variables under their collection's
+    (`batch_stats/BatchNorm_0/mean`).
+    """
+    return {**serialization.to_state_dict(state.params), **serialization.to_state_dict(state.collections)}
+
+
+_BEFORE = {"sums/loss": "sums/totals/loss", "sums/correct": "sums/totals/accuracy"}
+"""Paths of leaves in states that earlier versions saved, and what they are called now."""
+
+
+def to_saved(state: TrainState) -> dict[str, Any]:
+    """The arrays of a state as nested dicts, on the device still."""
+    return serialization.to_state_dict(state)
+
+
+def from_saved(state: TrainState, saved: dict[str, Any]) -> TrainState:
+    """The state that `to_saved` made nested dicts or a flat dict (`params/Dense_0/bias`) of.
+
+    Args:
+      state: a fresh one of the same program, whose arrays serve where an earlier version saved none.
+      saved: the arrays.
+    """
+    flat = {_BEFORE.get(path, path): x for path, x in traverse_util.flatten_dict(saved, sep="/").items()}
+    own = traverse_util.flatten_dict(to_saved(state), keep_empty_nodes=True, sep="/")
+    return serialization.from_state_dict(
+        state, traverse_util.unflatten_dict({path: flat.get(path, x) for path, x in own.items()}, sep="/")
+    )

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import base
 from mmids_cnn import config as config_lib
+from mmids_cnn import schema
 from mmids_cnn.errors import ConfigError
 
 NAN, INF = math.nan, math.inf
@@ -26,22 +27,37 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "dataset.archives": (["", "ä/b"], ["a\0b", None, 1]),
     "dataset.validation_examples": ([0, 59_999], [-1, 0.5, 5.0, True, "5", None]),
     "dataset.placement": (["auto", "resident", "streamed"], ["", "AUTO", "gpu", None, 1]),
+    "model.name": (["conv_net", "mine:Net"], ["", "ConvNet", ":x", "a b:C", None, 1]),
     "model.channels": (
         [(1,), (16, 32, 32), [8, 8]],
         [(), [], (0,), (8, -1), (8.0,), (True,), 8, "8,8", None],
     ),
     "model.kernel_size": ([1, 3, 5], [0, 2, -3, 3.0, True, (3, 3), None]),
-    "optimizer.name": (["adam", "adamw", "sgd"], ["", "Adam", "lion", None, 1]),
+    "optimizer.name": (
+        ["adam", "adamw", "lion", "sgd", "my.file:mine"],
+        ["", "Adam", "adagrad", ":a", "a:", "a b:c", None, 1],
+    ),
     "optimizer.learning_rate": ([1e-8, 1e-3, 1], [0.0, 0, -1e-3, NAN, INF, -INF, "1e-3", None, True]),
     "optimizer.b1": ([0.0, 0, 0.999], [1.0, 1, -0.1, NAN, INF, "0.9", None]),
     "optimizer.b2": ([0.0, 0.9999], [1.0, 1.1, -1e-9, NAN, INF, "0.9", None]),
     "optimizer.eps": ([1e-8, 1], [0.0, -1e-8, NAN, INF, "0", None]),
     "optimizer.weight_decay": ([0.0, 0, 0.1], [-0.1, NAN, INF, -INF, "0", None]),
-    "optimizer.schedule": (["constant", "cosine", "one_cycle"], ["", "linear", None]),
+    "optimizer.schedule": (["constant", "cosine", "one_cycle", "mine:falls"], ["", "linear", None]),
     "optimizer.warmup_fraction": ([0.0, 0.999], [1.0, -0.1, NAN, INF, "0", None]),
+    "train.loss": (["cross_entropy", "squared_error", "my.file:loss"], ["", "hinge", None]),
     "train.label_smoothing": ([0.0, 0.999], [1.0, -0.1, NAN, INF, "0", None]),
     "train.precision": (["float32", "tensorfloat32", "bfloat16"], ["", "float64", None]),
     "train.on_nonfinite": (["stop", "skip"], ["", "ignore", None, False]),
+    "eval.metrics": (
+        [("loss", "accuracy"), ("accuracy", "loss", "brier"), ("loss", "accuracy", "m:f1")],
+        [
+            (),
+            ("loss",),
+            ("loss", "accuracy", "f1"),
+            ("loss", "loss", "accuracy"),
+            ("loss", "accuracy", "m:loss"),
+        ],
+    ),
     "eval.every_epochs": ([0, 5], [-1, 1.0, True, None]),
     "eval.every_seconds": ([0.0, 0, 30.5], [-1.0, NAN, INF, "30", None]),
     "eval.batch_size": ([1, 1000], [0, -1, 1000.0, None]),
@@ -110,18 +126,18 @@ experiments = st.fixed_dictionaries(
 def test_json_and_config_dict_round_trip_exactly(leaves: dict[str, Any]) -> None:
     experiment = config_lib.resolve(tree(**leaves))
     assert (
-        config_lib.flatten(experiment).items()
+        schema.flatten(experiment).items()
         >= (leaves | {"model.channels": (*leaves["model.channels"],)}).items()
     )
     plain = json.loads(json.dumps(config_lib.to_dict(experiment), allow_nan=False))
-    for again in (plain, ConfigDict(plain), nested(config_lib.flatten(experiment))):
+    for again in (plain, ConfigDict(plain), nested(schema.flatten(experiment))):
         assert config_lib.resolve(again) == experiment
         assert hash(config_lib.resolve(again)) == hash(experiment)
 
 
 def test_every_leaf_has_its_rule_here() -> None:
-    assert set(config_lib.flatten(base.get_config())) == set(RULES)
-    assert list(config_lib.flatten(config_lib.resolve(base.get_config()))) == list(RULES)
+    assert set(schema.flatten(base.get_config())) == set(RULES)
+    assert list(schema.flatten(config_lib.resolve(base.get_config()))) == list(RULES)
 
 
 @pytest.mark.parametrize(("leaf", "value"), GOOD, ids=repr)
@@ -129,9 +145,9 @@ def test_value_within_its_rule(leaf: str, value: Any) -> None:
     decays = {"optimizer.name": "adamw"} if leaf == "optimizer.weight_decay" else {}
     experiment = config_lib.resolve(tree(**decays, **{leaf: value}))
     expected = tuple(value) if isinstance(value, list) else value
-    assert config_lib.flatten(experiment)[leaf] == expected
-    if type(config_lib.flatten(base.get_config())[leaf]) is float:
-        assert type(config_lib.flatten(experiment)[leaf]) is float
+    assert schema.flatten(experiment)[leaf] == expected
+    if type(schema.flatten(base.get_config())[leaf]) is float:
+        assert type(schema.flatten(experiment)[leaf]) is float
 
 
 @pytest.mark.parametrize(("leaf", "value"), BAD, ids=repr)
@@ -139,7 +155,7 @@ def test_value_outside_its_rule(leaf: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         config_lib.resolve(tree(**{leaf: value}))
     message = str(caught.value)
-    of_float = type(config_lib.flatten(base.get_config())[leaf]) is float and type(value) is int
+    of_float = type(schema.flatten(base.get_config())[leaf]) is float and type(value) is int
     found = tuple(value) if isinstance(value, list) else float(value) if of_float else value
     assert message.startswith(f"config.{leaf}: expected ")
     assert f", got {found!r}; set --config.{leaf}=" in message
@@ -171,7 +187,7 @@ def test_weight_decay_is_for_adamw_alone(name: str) -> None:
 
 @pytest.mark.parametrize("leaf", RULES)
 def test_missing_leaf(leaf: str) -> None:
-    leaves = config_lib.flatten(base.get_config())
+    leaves = schema.flatten(base.get_config())
     del leaves[leaf]
     with pytest.raises(ConfigError, match=rf"^config\.{leaf}: missing"):
         config_lib.resolve(nested(leaves))
@@ -213,16 +229,16 @@ def test_experiment_is_frozen() -> None:
     with pytest.raises(AttributeError):
         experiment.seed = 1  # type: ignore[misc]
     with pytest.raises(AttributeError):
-        experiment.model.kernel_size = 5  # type: ignore[misc]
+        experiment.model.kernel_size = 5
 
 
 @pytest.mark.parametrize("leaf", RULES)
 def test_difference_of_one_leaf(leaf: str) -> None:
-    good = [value for value in RULES[leaf][0] if value != config_lib.flatten(base.get_config())[leaf]]
+    good = [value for value in RULES[leaf][0] if value != schema.flatten(base.get_config())[leaf]]
     adamw = {} if leaf == "optimizer.name" else {"optimizer.name": "adamw"}
     old = config_lib.resolve(tree(**adamw))
     new = config_lib.resolve(tree(**adamw, **{leaf: good[-1]}))
-    before, after = config_lib.flatten(old)[leaf], config_lib.flatten(new)[leaf]
+    before, after = schema.flatten(old)[leaf], schema.flatten(new)[leaf]
     assert before != after
     assert config_lib.differences(old, new) == ({} if leaf in FREE else {leaf: (before, after)})
     assert config_lib.differences(old, old) == {}
@@ -238,13 +254,13 @@ def test_differences_lists_all_in_the_order_of_the_tree() -> None:
 
 
 def test_flatten_mappings_config_dicts_and_experiments_alike() -> None:
-    assert config_lib.flatten({"a": 1, "b": {"c": (1, 2), "d": {"e": None}}}) == {
+    assert schema.flatten({"a": 1, "b": {"c": (1, 2), "d": {"e": None}}}) == {
         "a": 1,
         "b.c": (1, 2),
         "b.d.e": None,
     }
-    assert config_lib.flatten({}) == {}
-    assert config_lib.flatten(base.get_config()) == config_lib.flatten(config_lib.resolve(base.get_config()))
+    assert schema.flatten({}) == {}
+    assert schema.flatten(base.get_config()) == schema.flatten(config_lib.resolve(base.get_config()))
 
 
 @pytest.mark.parametrize(
@@ -256,4 +272,4 @@ def test_flatten_mappings_config_dicts_and_experiments_alike() -> None:
     ],
 )
 def test_nearest(name: str, hint: str) -> None:
-    assert config_lib.nearest(name, ["inner.beta", "alpha"]) == hint
+    assert schema.nearest(name, ["inner.beta", "alpha"]) == hint

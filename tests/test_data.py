@@ -23,7 +23,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.datasets import builder, catalogue, idx
 from mmids_cnn.errors import DataError, FaultError
-from tests.support import idx_files
+from tests.support import idx_files, processes
 
 DIGITS = idx_files.digits(30, 12)
 DEFAULT = config_lib.resolve(base.get_config()).dataset
@@ -32,6 +32,7 @@ DRIVER = """
 import dataclasses, json, os, pathlib, signal, sys, time
 from experiments import base
 from mmids_cnn import config, data
+from mmids_cnn.datasets import cache
 settings = json.loads(sys.argv[1])
 dataset = dataclasses.replace(config.resolve(base.get_config()).dataset, **settings)
 """
@@ -89,7 +90,7 @@ def driver(code: str, settings: config_lib.Dataset) -> list[str]:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), **extra}
+    return {**os.environ, "PYTHONPATH": str(processes.ROOT), **extra}
 
 
 def test_all_of_mnist_is_what_the_archives_hold(mnist: data.Dataset) -> None:
@@ -220,7 +221,7 @@ MOMENTS = {
     "preparing": "data.load(dataset, lambda what, *_: kill() if what.startswith('preparing') else None)",
     "decoding": "data.load(dataset, lambda what, *_: kill() if what == 'decoding train' else None)",
     "decoded": "data.load(dataset, lambda what, *_: kill() if what == 'decoding test' else None)",
-    "writing the manifest": "data.files.write_json = kill; data.load(dataset)",
+    "writing the manifest": "cache.files.write_json = kill; data.load(dataset)",
     "before the rename": (
         "replace = os.replace\n"
         "os.replace = lambda a, b: kill() if pathlib.Path(a).is_dir() else replace(a, b)\n"

@@ -9,7 +9,7 @@ import pytest
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, train
-from mmids_cnn.console import command
+from mmids_cnn.console import experiment_file
 from tests.support.suite import ROOT
 
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "experiments").glob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_experiment_trains_two_steps(path: Path, small: data.Dataset) -> None:
-    config = command.load_config(str(path))
+    config = experiment_file.load(str(path))
     if "sweep" in config:
         del config.sweep
     experiment = config_lib.resolve(config)

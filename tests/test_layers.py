@@ -11,6 +11,7 @@ from jax import lax
 from jax.test_util import check_grads
 
 from mmids_cnn import layers, model
+from mmids_cnn.networks.conv_net import ConvNet
 
 SHAPES = [  # batch, height, width, channels, features, rows, columns
     (4, 28, 28, 1, 16, 3, 3),  # four positions: few channels
@@ -217,10 +218,10 @@ class Plain(nn.Module):
 
 def test_network_is_the_plain_one_with_its_parameters() -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), np.uint8)
-    network = model.ConvNet((16, 32, 32), 3, 10)
-    params = jax.jit(model.init, static_argnums=(0, 2))(network, jax.random.key(0), (28, 28, 1))
-    logits = jax.jit(model.apply, static_argnums=0)(network, params, jnp.asarray(images))
-    renamed = {name.replace("ConvPool", "Conv"): value for name, value in params.items()}
+    network = model.Network(ConvNet(10), 10)
+    variables = jax.jit(model.init, static_argnums=(0, 2))(network, jax.random.key(0), (28, 28, 1))
+    logits = jax.jit(model.apply, static_argnums=0)(network, variables, jnp.asarray(images))
+    renamed = {name.replace("ConvPool", "Conv"): value for name, value in variables["params"].items()}
     expected: Any = jax.jit(Plain().apply)({"params": renamed}, images)
     np.testing.assert_allclose(expected, logits, rtol=1e-5, atol=1e-5)
 
@@ -236,14 +237,14 @@ def test_constant_images_tie_everywhere() -> None:
 
 
 def test_no_image_has_no_logits() -> None:
-    network = model.ConvNet((2, 5), 3, 10)
+    network = model.Network(ConvNet(10, (2, 5)), 10)
     params = jax.jit(model.init, static_argnums=(0, 2))(network, jax.random.key(0), (8, 8, 1))
     assert model.apply(network, params, jnp.zeros((0, 8, 8, 1), jnp.uint8)).shape == (0, 10)
 
 
 def test_parameters_are_float32_where_float64_is_the_default() -> None:
     with jax.enable_x64(True):
-        network = model.ConvNet((2, 5), 3, 10)
+        network = model.Network(ConvNet(10, (2, 5)), 10)
         params = jax.jit(model.init, static_argnums=(0, 2))(network, jax.random.key(0), (8, 8, 1))
         assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
         logits = jax.jit(model.apply, static_argnums=0)(network, params, jnp.zeros((1, 8, 8, 1), jnp.uint8))

@@ -9,6 +9,7 @@ import pytest
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, losses, model, optimizer, score, train
+from mmids_cnn.networks.conv_net import ConvNet
 from tests.support import oracles
 from tests.support.oracles import U
 from tests.support.suite import BatchOf, Vary
@@ -21,10 +22,10 @@ def block(images: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarra
     n, height, width, _ = images.shape
     shape = (height // 2, width // 2, kernel.shape[3])
     features = int(np.prod(shape))
-    network = model.ConvNet((kernel.shape[3],), kernel.shape[0], features)
+    network = model.Network(ConvNet(features, (kernel.shape[3],), kernel.shape[0]), features)
     dense = {"kernel": jnp.eye(features), "bias": jnp.zeros(features)}
     params = {"ConvPool_0": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}, "Dense_0": dense}
-    return score.logits(network, params, images).reshape(n, *shape)
+    return score.logits(network, {"params": params}, images).reshape(n, *shape)
 
 
 def random_params(params: model.Params, seed: int) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def test_forward_agrees_with_numpy_on_real_images(
     params = random_params(state.params, 1)
     images = small.splits["test"].images[:64]
     want, bound = oracles.forward(params, images)
-    got = score.logits(state.recipe.network, params, images)
+    got = score.logits(state.program.network, {"params": params}, images)
     assert bound.max() < 1e-3 * want.std()
     assert (abs(got - want) <= bound).all()
 

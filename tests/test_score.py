@@ -1,5 +1,6 @@
 """Scoring: every example once, whatever the batch size, resident or streamed."""
 
+import functools
 import itertools
 
 import jax
@@ -7,30 +8,33 @@ import numpy as np
 import pytest
 
 from mmids_cnn import data, metrics, model, score, train
-from mmids_cnn.devices import cores
+from mmids_cnn import sums as sums_lib
+from mmids_cnn.devices import blocks, cores
 from tests.support import oracles
 from tests.support.oracles import U
 from tests.support.suite import Vary, digests
 
 COUNT = 10_000
 
+METRICS = ("loss", "accuracy")
+
 
 @pytest.fixture(scope="module")
-def trained(vary: Vary, mnist: data.Dataset) -> tuple[model.ConvNet, model.Params]:
+def trained(vary: Vary, mnist: data.Dataset) -> tuple[model.Network, model.Variables]:
     """A tiny network; random weights will do, if its answers are not all the same."""
     state = train.init_state(vary(model={"channels": (2,)}), mnist)
-    return state.recipe.network, jax.tree.map(lambda x: 4 * x, state.params)
+    return state.program.network, jax.tree.map(lambda x: 4 * x, state.variables)
 
 
 @pytest.fixture(scope="module")
-def logits(trained: tuple[model.ConvNet, model.Params], mnist: data.Dataset) -> np.ndarray:
+def logits(trained: tuple[model.Network, model.Variables], mnist: data.Dataset) -> np.ndarray:
     return score.logits(*trained, mnist.splits["test"].images)
 
 
 def test_logits_of_many_images(
-    trained: tuple[model.ConvNet, model.Params], mnist: data.Dataset, logits: np.ndarray
+    trained: tuple[model.Network, model.Variables], mnist: data.Dataset, logits: np.ndarray
 ) -> None:
-    want, error = oracles.forward(trained[1], mnist.splits["test"].images)
+    want, error = oracles.forward(trained[1]["params"], mnist.splits["test"].images)
     assert logits.shape == (COUNT, 10)
     assert (abs(logits - want) <= error).all()
     assert len(np.unique(want.argmax(-1))) > 5
@@ -56,7 +60,7 @@ def test_logits_of_many_images(
     ],
 )
 def test_every_example_counts_once(
-    trained: tuple[model.ConvNet, model.Params],
+    trained: tuple[model.Network, model.Variables],
     mnist: data.Dataset,
     logits: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
@@ -64,51 +68,51 @@ def test_every_example_counts_once(
     resident_bytes: int,
 ) -> None:
     monkeypatch.setattr(score, "_RESIDENT_BYTES", resident_bytes)
-    monkeypatch.setattr(score, "_CPU_EXAMPLES", batch_size)
+    monkeypatch.setattr(blocks, "_CPU_EXAMPLES", batch_size)
     split = mnist.splits["test"]
-    scores = score.Scorer(trained[0], {"test": split}, batch_size)(trained[1])
+    scores = score.Scorer(trained[0], METRICS, {"test": split}, batch_size)(trained[1])
     assert scores is not None
     sums = scores["test"]
     losses = oracles.cross_entropy(logits, split.labels)
     assert sums.count == COUNT
-    assert sums.correct == (logits.argmax(-1) == split.labels).sum()
+    assert sums.totals["accuracy"] == (logits.argmax(-1) == split.labels).sum()
     # A sum of 10,000 positive terms: a random walk of that many roundings. One example is 20 times as much.
-    assert sums.loss == pytest.approx(losses.sum(), rel=np.sqrt(COUNT) * U)
+    assert sums.totals["loss"] == pytest.approx(losses.sum(), rel=np.sqrt(COUNT) * U)
 
 
 @pytest.mark.parametrize("size", [50, 64, 83])  # of 300 and 1,000 the last two leave a part, or 4 and 2
 def test_streamed_and_resident_scores_are_the_same_bits(
-    trained: tuple[model.ConvNet, model.Params],
+    trained: tuple[model.Network, model.Variables],
     small: data.Dataset,
     monkeypatch: pytest.MonkeyPatch,
     size: int,
 ) -> None:
     monkeypatch.setattr(score, "_BLOCK_EXAMPLES", 300)
-    monkeypatch.setattr(score, "_CPU_EXAMPLES", size)
+    monkeypatch.setattr(blocks, "_CPU_EXAMPLES", size)
     splits = {name: small.splits[name] for name in ("train", "test")}
-    resident = score.Scorer(trained[0], splits, 300)(trained[1])
+    resident = score.Scorer(trained[0], METRICS, splits, 300)(trained[1])
     monkeypatch.setattr(score, "_RESIDENT_BYTES", 0)
-    streamed = score.Scorer(trained[0], splits, 300)(trained[1])
+    streamed = score.Scorer(trained[0], METRICS, splits, 300)(trained[1])
     assert resident is not None and streamed is not None
     assert [(name, int(sums.count)) for name, sums in resident.items()] == [("train", 1000), ("test", 500)]
     assert digests(resident) == digests(streamed)
 
 
 def test_number_of_cores_changes_no_bit(
-    trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[model.Network, model.Variables], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score, "_BLOCK_EXAMPLES", 100)
     scores = []
     for number in (1, 2, 7):
         monkeypatch.setattr(cores, "count", lambda number=number: number)
-        scores.append(score.Scorer(trained[0], {"train": small.splits["train"]}, 1000)(trained[1]))
+        scores.append(score.Scorer(trained[0], METRICS, {"train": small.splits["train"]}, 1000)(trained[1]))
     assert scores[0] is not None
     assert digests(scores[0]) == digests(scores[1]) == digests(scores[2])
 
 
 def test_means_divide_once(logits: np.ndarray, mnist: data.Dataset) -> None:
     labels = mnist.splits["test"].labels
-    valid, add = np.arange(COUNT) < 7000, jax.jit(metrics.sums)
+    valid, add = np.arange(COUNT) < 7000, jax.jit(functools.partial(sums_lib.add_up, METRICS))
     halves = [add(logits[i], labels[i], valid[i]) for i in (slice(5000), slice(5000, None))]
     means = (halves[0] + halves[1]).means("test")
     right = (logits.argmax(-1) == labels)[:7000].sum()
@@ -116,7 +120,7 @@ def test_means_divide_once(logits: np.ndarray, mnist: data.Dataset) -> None:
     assert means["test/accuracy"] == right / 7000
     loss = oracles.cross_entropy(logits[:7000], labels[:7000]).mean()
     assert means["test/loss"] == pytest.approx(loss, rel=np.sqrt(COUNT) * U)
-    assert metrics.Sums.zero().means("test") == {"test/loss": 0, "test/accuracy": 0, "test/count": 0}
+    assert sums_lib.zero(METRICS, 10).means("test") == {"test/loss": 0, "test/accuracy": 0, "test/count": 0}
 
 
 def test_confusion_counts_by_true_and_predicted_class(logits: np.ndarray, mnist: data.Dataset) -> None:
@@ -132,10 +136,10 @@ def test_confusion_counts_by_true_and_predicted_class(logits: np.ndarray, mnist:
 
 
 def test_scoring_stops_when_asked(
-    trained: tuple[model.ConvNet, model.Params], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[model.Network, model.Variables], small: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score, "_BLOCK_EXAMPLES", 200)
-    scorer = score.Scorer(trained[0], {"test": small.splits["test"]}, 100)
+    scorer = score.Scorer(trained[0], METRICS, {"test": small.splits["test"]}, 100)
     for answers in ([True], [False, True], [False, False, True]):  # 500 images are three calls
         assert scorer(trained[1], itertools.chain(answers, itertools.repeat(False)).__next__) is None
     scores = scorer(trained[1], iter([False] * 3).__next__)

@@ -35,8 +35,8 @@ def assert_equal_to_rounding(got: train.TrainState, want: train.TrainState) -> N
     for name, leaf in gradient(want).items():
         assert abs(leaf).max() > 0, name
         assert abs(gradient(got)[name] - leaf).max() <= np.sqrt(128 * 784) * U * abs(leaf).max(), name
-    assert got.sums.loss == pytest.approx(float(want.sums.loss), rel=128 * U)
-    assert got.sums.correct == want.sums.correct
+    assert got.sums.totals["loss"] == pytest.approx(float(want.sums.totals["loss"]), rel=128 * U)
+    assert got.sums.totals["accuracy"] == want.sums.totals["accuracy"]
     assert got.sums.count == want.sums.count
 
 
@@ -64,9 +64,9 @@ def test_a_padded_batch_of_96_counts_as_96(start: train.TrainState, batch_of: Ba
     batch = batch_of(range(96), 96)
     images, labels = np.asarray(batch.images), np.asarray(batch.labels)
     loss, error = oracles.loss_sum(start.params, images, labels)
-    assert abs(sums.loss - loss) <= error < 1e-3 * loss / 96
+    assert abs(sums.totals["loss"] - loss) <= error < 1e-3 * loss / 96
     assert sums.count == 96
-    assert sums.correct == (oracles.forward(start.params, images)[0].argmax(-1) == labels).sum()
+    assert sums.totals["accuracy"] == (oracles.forward(start.params, images)[0].argmax(-1) == labels).sum()
 
 
 def test_the_gradient_of_a_padded_batch_is_a_mean_over_96(start: train.TrainState, batch_of: BatchOf) -> None:
@@ -91,8 +91,8 @@ def test_sums_add_up_over_steps_and_restart_with_the_epoch(
     state, first = STEP(start, batch_of(range(128), 128))
     state, second = STEP(state, batch_of(range(96), 128))
     assert state.sums.count == 224
-    assert state.sums.loss == first.loss + second.loss
-    assert state.sums.correct == first.correct + second.correct
+    assert state.sums.totals["loss"] == first.totals["loss"] + second.totals["loss"]
+    assert state.sums.totals["accuracy"] == first.totals["accuracy"] + second.totals["accuracy"]
     again = train.begin_epoch(state)
     assert digests(again.sums) == digests(start.sums)
     assert digests(again.replace(sums=state.sums)) == digests(state)
@@ -107,7 +107,9 @@ def test_label_smoothing_draws_targets_towards_the_mean(start: train.TrainState,
     want = (oracles.softmax(logits) - target).mean(0)
     got = gradient(state)["['Dense_0']['bias']"]
     assert (abs(got - want) <= error.max() + 128 * U).all()
-    assert sums.loss == STEP(start, batch)[1].loss  # the loss that is reported is the plain one
+    assert (
+        sums.totals["loss"] == STEP(start, batch)[1].totals["loss"]
+    )  # the loss that is reported is the plain one
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.25])
@@ -117,15 +119,15 @@ def test_without_weights_the_loss_is_ln_10(
     state = start.replace(params=jax.tree.map(jnp.zeros_like, start.params))
     state = state.replace(h=state.h._replace(label_smoothing=jnp.float32(smoothing)))
     _, sums = STEP(state, batch_of(range(128), 128))
-    assert sums.loss == pytest.approx(128 * np.log(10), rel=128 * U)
+    assert sums.totals["loss"] == pytest.approx(128 * np.log(10), rel=128 * U)
 
 
 def test_an_image_does_not_see_the_others_of_its_batch(start: train.TrainState, batch_of: BatchOf) -> None:
     apply = jax.jit(model.apply, static_argnums=0)
     one, other = batch_of(range(128), 128).images, batch_of(range(128, 256), 128).images
-    network = start.recipe.network
-    mixed = apply(network, start.params, other.at[5].set(one[5]))
-    alone = apply(network, start.params, one)
+    network = start.program.network
+    mixed = apply(network, start.variables, other.at[5].set(one[5]))
+    alone = apply(network, start.variables, one)
     assert digests(mixed[5]) == digests(alone[5])
     assert not (mixed == alone)[np.arange(128) != 5].all(-1).any()
 
@@ -155,12 +157,12 @@ def test_a_step_that_is_not_finite_freezes_the_state(
     before = scaled(start, scales)
     before = before.replace(opt_state=STEP(start, batch_of(range(128), 128))[0].opt_state)
     failed, sums = STEP(before, batch_of(range(128), 128))
-    assert np.isfinite(sums.loss) == (scales is not LARGE_LOSS)
+    assert np.isfinite(sums.totals["loss"]) == (scales is not LARGE_LOSS)
     if scales is LARGE_MOMENT:
         images, labels, _ = batch_of(range(128), 128)
 
         def loss(params: model.Params) -> jax.Array:
-            logits = model.apply(before.recipe.network, params, images)
+            logits = model.apply(before.program.network, {"params": params}, images)
             return losses.cross_entropy(logits, labels).mean()
 
         gradient = jax.jit(jax.grad(loss))(before.params)
@@ -169,7 +171,7 @@ def test_a_step_that_is_not_finite_freezes_the_state(
     assert digests(failed.replace(nonfinite=before.nonfinite)) == digests(before)
     black = batch_of([], 128)._replace(valid=jnp.ones(128, bool))
     later, sums = STEP(failed, black)
-    assert sums.loss == pytest.approx(128 * np.log(10), rel=128 * U)  # finite, and yet
+    assert sums.totals["loss"] == pytest.approx(128 * np.log(10), rel=128 * U)  # finite, and yet
     assert digests(later) == digests(failed)
 
 
@@ -177,7 +179,7 @@ def test_a_step_that_is_not_finite_is_skipped(vary: Vary, small: data.Dataset, b
     experiment = vary(train={"on_nonfinite": "skip"}, model=TINY, optimizer={"b1": 0.0})
     before = scaled(train.init_state(experiment, small), {"ConvPool_0": 1e25, "Dense_0": 1e25})
     skipped, sums = STEP(before, batch_of(range(128), 128))
-    assert not np.isfinite(sums.loss)
+    assert not np.isfinite(sums.totals["loss"])
     assert (skipped.step, skipped.nonfinite) == (1, 1)
     assert digests(skipped.replace(step=before.step, nonfinite=before.nonfinite)) == digests(before)
     black = batch_of([], 128)._replace(valid=jnp.ones(128, bool))

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -62,13 +62,22 @@ class Terminal:
             table.add_row(*map(str, row))
         self.console.print(table)
 
-    def row(self, row: Mapping[str, float | int | None]) -> None:
-        """A line of the table of evaluations, under a heading whenever the columns change."""
+    def row(
+        self,
+        row: Mapping[str, float | int | None],
+        show: Callable[[str, float | None], str],
+    ) -> None:
+        """A line of the table of evaluations, under a heading whenever the columns change.
+
+        Args:
+          row: values by name; counts are left out.
+          show: a metric as text, by its name and value.
+        """
         shown = [name for name in row if not name.endswith("/count")]
         if shown != self._columns:
             self._columns = shown
             self.note("  ".join(name.rjust(max(len(name), 8)) for name in shown))
-        cells = (_cell(name, row[name]).rjust(max(len(name), 8)) for name in shown)
+        cells = (_cell(name, row[name], show).rjust(max(len(name), 8)) for name in shown)
         self.note("  ".join(cells))
 
     def progress(self, what: str, done: int, total: int, rate: float, unit: str) -> None:
@@ -130,11 +139,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _cell(name: str, value: float | int | None) -> str:
-    if value is None:
-        return "not finite"
+def _cell(name: str, value: float | int | None, show: Callable[[str, float | None], str]) -> str:
+    if "/" in name:
+        return show(name, value)
     if isinstance(value, int):
         return f"{value:,}"
-    if name.endswith("accuracy"):
-        return f"{100 * value:.2f} %"
     return f"{value:.1f}" if name == "seconds" else f"{value:.4g}"

@@ -39,7 +39,7 @@ def use_cache(folder: str | None) -> None:
     _remove_torn_entries(Path(folder))
 
 
-def program(lowered: Any) -> Any:
+def compile_lowered(lowered: Any) -> Any:
     """Compiles what `jax.jit(...).lower(...)` returned, and gives the system back the memory that took.
 
     The compiler's threads free about 200 MB that the C library would keep, which then counts beside what

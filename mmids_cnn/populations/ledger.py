@@ -7,15 +7,21 @@ which population they were part of before does not matter.
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmids_cnn.populations.population import Outcome, Progress, State
-from mmids_cnn.storage import checkpoints, files
-from mmids_cnn.sweeps.study import Result
+from mmids_cnn.storage import digests, files
+
+BASE = -1  # the trial number of the experiment's own setting, where it is trained beside trials
+
+
+def trial_name(trial: int) -> str:
+    """What people call a trial."""
+    return "base" if trial == BASE else str(trial)
 
 
 class Member(NamedTuple):
@@ -23,6 +29,11 @@ class Member(NamedTuple):
 
     trial: int
     seed: int
+
+    @property
+    def name(self) -> str:
+        """What files about it are called."""
+        return f"{'base' if self.trial == BASE else f'trial{self.trial}'}-seed{self.seed}"
 
 
 class Entry(NamedTuple):
@@ -73,27 +84,35 @@ class Ledger:
         """What is known of a member."""
         return self._entries.get(member)
 
+    def known(self, member: Member) -> Entry:
+        """What is known of a member that has been trained."""
+        return self._entries[member]
+
     def reached(self, member: Member, epochs: int) -> bool:
         """Whether a member has been trained up to that epoch."""
         entry = self._entries.get(member)
         return entry is not None and entry.reached(epochs)
 
-    def adopt(self, results: Sequence[Result]) -> None:
-        """Takes over finished trials from the study, where the files about their members are lost."""
-        for result in results:
-            for one in result.seeds:
-                member, rows = Member(result.number, one["seed"]), one["rows"]
-                if member not in self._entries:
-                    step, epoch = (rows[-1]["step"], rows[-1]["epoch"]) if rows else (0, 0.0)
-                    self._entries[member] = Entry(
-                        step, epoch, rows, one["diverged"], one["fingerprint"], None, ""
-                    )
+    def adopt(self, trial: int, seeds: Sequence[Mapping[str, Any]]) -> None:
+        """Takes over a finished trial, where the files about its members are lost.
+
+        Args:
+          trial: its number.
+          seeds: for each member `seed`, `rows`, `diverged` and `fingerprint`.
+        """
+        for one in seeds:
+            member, rows = Member(trial, one["seed"]), one["rows"]
+            if member not in self._entries:
+                step, epoch = (rows[-1]["step"], rows[-1]["epoch"]) if rows else (0, 0.0)
+                self._entries[member] = Entry(
+                    step, epoch, rows, one["diverged"], one["fingerprint"], None, ""
+                )
 
     def record(self, name: str, members: Sequence[Member], outcome: Outcome, epoch: float) -> None:
         """Writes down what a population has come to; `name` is replaced, should it be there already."""
         progress, state, digest = outcome.progress, "", ""
         if progress.state is not None:
-            state, digest = f"{name}.{progress.step}.npz", checkpoints.fingerprint(progress.state)
+            state, digest = f"{name}.{progress.step}.npz", digests.fingerprint(progress.state)
             buffer = io.BytesIO()
             np.savez(buffer, allow_pickle=False, **progress.state)
             files.write_bytes(self._folder / state, buffer.getvalue())
@@ -171,7 +190,7 @@ class Ledger:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            if checkpoints.fingerprint(arrays) != entry.state_digest:
+            if digests.fingerprint(arrays) != entry.state_digest:
                 raise ValueError("its bits are not those that were saved")
         except Exception as error:  # a damaged archive makes zipfile and NumPy raise many kinds
             self._warn(

@@ -10,26 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import serialization, traverse_util
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data as data_lib
-from mmids_cnn import loop, train
-from mmids_cnn.runs import provenance
-from mmids_cnn.storage import checkpoints
-
-TRACED = {
-    "seed",
-    "optimizer.learning_rate",
-    "optimizer.b1",
-    "optimizer.b2",
-    "optimizer.eps",
-    "optimizer.weight_decay",
-    "optimizer.warmup_fraction",
-    "train.label_smoothing",
-}
-"""The leaves that members of one population may differ in: those of `optimizer.Hyperparams`."""
-
+from mmids_cnn import loop, schema, train
+from mmids_cnn.devices import device
+from mmids_cnn.storage import digests
 
 State = dict[str, np.ndarray]
 """The arrays of a training state by their path, `params/Dense_0/bias`."""
@@ -58,7 +44,7 @@ class Job:
 
     Attributes:
       name: what the job is called.
-      experiments: one a member; they differ in the leaves of `TRACED` alone.
+      experiments: one a member; they differ in the leaves of `config.TRACED` alone.
       epochs: how far to train; no more than the experiments' `num_epochs`, which schedules span.
       split: what is scored beside the training split: 'validation' or 'test'.
       progress: where to go on from.
@@ -113,29 +99,26 @@ class Part(NamedTuple):
 
     def outcome(self, *, with_state: bool) -> Outcome:
         """A copy that can be kept or sent."""
-        flat = dict(checkpoints.leaves(serialization.to_state_dict(jax.device_get(self.point.state))))
-        params = {k.removeprefix("params/"): x for k, x in flat.items() if k.startswith("params/")}
-        each = [{path: x[i] for path, x in params.items()} for i in range(len(self.rows))]
-        device = provenance.device()
+        state = jax.device_get(self.point.state)
+        members = [jax.tree.map(lambda x, i=i: x[i], train.trained(state)) for i in range(len(self.rows))]
+        saved = (
+            {path: np.array(x) for path, x in digests.leaves(train.to_saved(state))} if with_state else None
+        )
+        facts = device.found()
         return Outcome(
-            Progress(
-                self.point.step,
-                self.rows,
-                self.diverged,
-                {path: np.array(x) for path, x in flat.items()} if with_state else None,
-            ),
-            tuple(map(checkpoints.fingerprint, each)),
+            Progress(self.point.step, self.rows, self.diverged, saved),
+            tuple(map(digests.fingerprint, members)),
             dataclasses.asdict(self.point.seconds),
-            f"{device['platform']} ({device['kind']})",
+            f"{facts['platform']} ({facts['kind']})",
             self.data,
         )
 
 
-def program(experiment: config_lib.Experiment, dataset: data_lib.Dataset) -> Hashable:
+def shared(experiment: config_lib.Experiment, dataset: data_lib.Dataset) -> Hashable:
     """What members of one population have in common; raises `ConfigError` if the network does not fit."""
-    leaves = config_lib.flatten(experiment).items()
-    fixed = tuple((name, value) for name, value in leaves if name not in TRACED)
-    return fixed, train.recipe(experiment, dataset)
+    leaves = schema.flatten(experiment).items()
+    fixed = tuple((name, value) for name, value in leaves if name not in config_lib.TRACED)
+    return fixed, train.program(experiment, dataset)
 
 
 @functools.lru_cache(maxsize=2)
@@ -160,13 +143,12 @@ def run(job: Job, stop: Callable[[], bool] = lambda: False) -> Iterator[Part]:
     state = train.init_population(job.experiments, dataset)
     rows = [list(one) for one in job.progress.rows or [()] * len(job.experiments)]
     if job.progress.state is not None:
-        state = _restore(state, job.progress.state)
+        state = train.from_saved(state, job.progress.state)
     scored = job.progress.step == 0 or _scored(rows, job.progress.step)
     for point in loop.fit(job.experiments[0], dataset, state, scored=scored, stop=stop):
         diverged = _diverged(point.state)
-        if isinstance(point.row, list):
-            for one, row, at in zip(rows, point.row, diverged, strict=True):
-                one.extend([row] if at is None else [])
+        for one, row, at in zip(rows, point.rows, diverged, strict=bool(point.rows)):
+            one.extend([row] if at is None else [])
         there = point.epoch >= job.epochs and _scored(rows, point.step)
         finished = there or None not in diverged
         yield Part(point, tuple(map(tuple, rows)), diverged, finished, dataset.fingerprint)
@@ -178,15 +160,8 @@ def _scored(rows: Sequence[Sequence[loop.Row]], step: int) -> bool:
     return any(one and one[-1]["step"] == step for one in rows)
 
 
-def _restore(state: train.TrainState, saved: State) -> train.TrainState:
-    """The saved arrays in the place of those of a fresh state."""
-    tree = serialization.to_state_dict(state)
-    flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep="/")
-    return serialization.from_state_dict(state, traverse_util.unflatten_dict(flat | saved, sep="/"))
-
-
 def _diverged(state: train.TrainState) -> tuple[int | None, ...]:
-    if state.recipe.skip_nonfinite:
+    if state.program.skip_nonfinite:
         return (None,) * len(state.step)
     pairs: Any = zip(np.asarray(state.nonfinite), np.asarray(state.step), strict=True)
     return tuple(int(step) if count else None for count, step in pairs)

@@ -1,62 +1,24 @@
-"""A run: one experiment trained in one folder, which holds all that is known about it.
+"""The folder of a run, which holds all that is known about it: names, readers, and which run may go on there.
 
-The folder is a stable interface. Nothing here imports JAX until the input is known to be right.
+The folder is a stable interface. Nothing here imports JAX.
 """
 
 import contextlib
 import dataclasses
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data
 from mmids_cnn.storage import files
 from mmids_cnn.errors import ConfigError, RunError
-from mmids_cnn.console.terminal import Terminal
 
 CONFIG = "config.json"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 RESULT = "result.json"
-
-
-def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal) -> dict[str, Any]:
-    """Trains an experiment in a run folder, going on where an earlier run of it stopped.
-
-    Args:
-      experiment: the configuration.
-      workdir: the run folder, made if it is not there.
-      terminal: what to show it on.
-
-    Returns:
-      The content of `result.json`.
-
-    Raises:
-      RunError: the folder cannot be used, is in use, or holds a run of another configuration.
-      DataError, ConfigError, DeviceError, FaultError, NonFiniteError: see the modules that raise them.
-    """
-    started = time.perf_counter()
-    finished = check(workdir, experiment)
-    if finished:
-        terminal.say(f"{workdir}: finished already; its result:")
-        terminal.say(summary(finished, workdir))
-        return finished
-    dataset = data.load(experiment.dataset, terminal.report)
-    seconds = time.perf_counter() - started
-
-    from mmids_cnn.runs import session  # JAX: imported once the input is known to be right
-    from mmids_cnn.runs import provenance
-
-    provenance.show(experiment, dataset, workdir, terminal)
-    with files.faults(f"opening {workdir}"):
-        workdir.mkdir(parents=True, exist_ok=True)
-    with files.lock(workdir / ".lock"):
-        check(workdir, experiment)  # again, now that no other run can be at work here
-        return session.Session(experiment, dataset, workdir, terminal, started, seconds).run()
 
 
 def anywhere(experiment: config_lib.Experiment) -> config_lib.Experiment:
@@ -80,7 +42,7 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
     """
     before, result = (_intact(workdir, name) for name in (CONFIG, RESULT))
     if before is not None:  # where it is not there or damaged, each checkpoint holds it as well
-        require_same(workdir, config_lib.resolve(before), experiment)
+        require_same(workdir, config_lib.resolve(before, recorded=True), experiment)
         if result and result["epoch"] >= experiment.num_epochs:
             return result
     require_writable(workdir)
@@ -110,15 +72,32 @@ def _intact(workdir: Path, name: str) -> dict[str, Any] | None:
     """The content of a JSON file of the folder; None if it is missing, damaged or not what it should be."""
     try:
         content = files.read_json(workdir / name)
-        if name == CONFIG:
-            config_lib.resolve(content)
-        if name == RESULT:
-            summary(content, workdir)
-        if name == PROVENANCE:
-            return {**content, "dataset": dict(content["dataset"]), "packages": dict(content["packages"])}
-        return {**content}
-    except (RunError, ConfigError, LookupError, TypeError, ValueError, AttributeError):
+        if not isinstance(content, dict):
+            return None
+        _HOLDS[name](content)
+    except (RunError, ConfigError):
         return None
+    return content
+
+
+def _require(content: dict[str, Any], entries: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Raises `RunError` unless each entry is there and of its type."""
+    for name, kind in entries.items():
+        if name not in content or not isinstance(content[name], kind):
+            raise RunError(f"expected {name}")
+
+
+_NUMBER = (int, float)
+_RESULT: dict[str, Any] = dict.fromkeys(
+    ("step", "test/count", "epoch", "test/accuracy", "images_per_second"), _NUMBER
+)
+_RESULT |= {f"seconds/{name}": _NUMBER for name in ("total", "data", "compile", "train", "eval")}
+_RESULT |= {"test/loss": (*_NUMBER, type(None)), "fingerprint": str}
+_HOLDS: dict[str, Callable[[dict[str, Any]], object]] = {
+    CONFIG: lambda content: config_lib.resolve(content, recorded=True),
+    PROVENANCE: lambda content: _require(content, {"dataset": dict, "packages": dict}),
+    RESULT: lambda content: _require(content, _RESULT),
+}
 
 
 def require_writable(workdir: Path) -> None:
@@ -160,7 +139,14 @@ def experiment(workdir: Path) -> config_lib.Experiment:
             f"{workdir / CONFIG}: expected a configuration, found a damaged file; the command that trained "
             "the run writes it anew"
         )
-    return config_lib.resolve(content)
+    return config_lib.resolve(content, recorded=True)
+
+
+def source_roots(workdir: Path) -> list[str]:
+    """The folders from which a run imported what is not this package's, as its provenance has them."""
+    content = _intact(workdir, PROVENANCE) or {}
+    sources = content.get("sources", {})
+    return [str(source["root"]) for source in sources.values()] if isinstance(sources, dict) else []
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:

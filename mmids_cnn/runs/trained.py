@@ -1,59 +1,74 @@
-"""The parameters of a run, for whatever is done with them after training."""
+"""A run's network as it was trained, for whatever is done with it afterwards."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from mmids_cnn import config, model
-from mmids_cnn.storage import checkpoints
-from mmids_cnn.runs import folder as run_folder
+from mmids_cnn import config as config_lib
+from mmids_cnn import data, model
 from mmids_cnn.errors import RunError
+from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.runs import provenance
+from mmids_cnn.storage import checkpoints
 
 
 class Trained(NamedTuple):
-    """Parameters and how many steps they were trained for."""
+    """A network, its variables, and how many steps they were trained for."""
 
-    params: model.Params
+    network: model.Network
+    variables: model.Variables
     step: int
 
 
-def load(workdir: Path, which: str, fingerprint: str, warn: Callable[[str], None]) -> Trained:
-    """Parameters of a run, finished or not.
+def load(
+    workdir: Path,
+    experiment: config_lib.Experiment,
+    dataset: data.Dataset,
+    which: str,
+    warn: Callable[[str], None],
+) -> Trained:
+    """The network of a run, finished or not.
 
     Args:
       workdir: the run folder.
-      fingerprint: of the data that is at hand.
+      experiment: the run's, from `folder.experiment`.
+      dataset: the data that are at hand.
       which: 'newest' (that is whole), 'best' (by validation accuracy, else training loss), or a step.
-      warn: told of each checkpoint that is damaged and passed over.
+      warn: told of each checkpoint that is damaged and passed over, and of a source that changed since.
 
     Raises:
       RunError: there is no checkpoint, or the one asked for is not there or not whole.
+      ConfigError: the network is one of your own that cannot be imported any more.
     """
     folder = workdir / run_folder.CHECKPOINTS
-    if not folder.is_dir():
+    steps = checkpoints.steps(folder)
+    if which == "newest":
+        found = checkpoints.newest(folder, warn)
+    elif which == "best":
+        found = checkpoints.best(folder, warn)
+    elif which in map(str, steps):
+        found = checkpoints.restore(folder, int(which))
+    elif steps:
+        raise RunError(f"--checkpoint: expected newest, best or one of the steps {steps}, got {which!r}")
+    else:
+        found = None
+    if found is None:
         raise RunError(f"{workdir}: expected checkpoints, found none; train it first")
-    with contextlib.closing(checkpoints.Checkpoints(folder, read_only=True)) as saved:
-        steps = saved.steps()
-        if which == "newest":
-            restored = saved.restore_newest(warn)
-        elif which == "best":
-            restored = saved.restore_best(warn)
-        elif which in map(str, steps):
-            restored = saved.restore(int(which))
-        else:
-            raise RunError(f"--checkpoint: expected newest, best or one of the steps {steps}, got {which!r}")
-    if restored is None:
-        raise RunError(f"{workdir}: expected checkpoints, found none; train it first")
-    if restored.meta["data"] != fingerprint:
+    if found.meta["data"] != dataset.fingerprint:
         raise RunError(
-            f"{workdir}: expected the data it was trained on (fingerprint {restored.meta['data'][:16]}), "
-            f"found {fingerprint[:16]}; put that data back"
+            f"{workdir}: expected the data it was trained on (fingerprint {found.meta['data'][:16]}), "
+            f"found {dataset.fingerprint[:16]}; put that data back"
         )
-    changed = config.differences(config.resolve(restored.meta["config"]), run_folder.experiment(workdir))
+    before = config_lib.resolve(found.meta["config"], recorded=True)
+    changed = config_lib.differences(before, experiment)
     if changed.keys() - {"num_epochs"}:
         raise RunError(
-            f"{workdir / run_folder.CONFIG}: expected the configuration of the checkpoints, found one that differs "
-            f"in {', '.join(changed)}; put the right file back"
+            f"{workdir / run_folder.CONFIG}: expected the configuration of the checkpoints, found one that "
+            f"differs in {', '.join(changed)}; put the right file back"
         )
-    return Trained(restored.tree["params"], restored.step)
+    network = model.make(experiment, dataset.image_shape, dataset.num_classes)
+    for name, source in provenance.sources(experiment).items():
+        if source["sha256"] != found.meta.get("sources", {}).get(name, source)["sha256"]:
+            warn(f"the source of {name} was changed since {workdir} was trained")
+    variables = {"params": found.tree["params"], **(found.tree.get("collections") or {})}
+    return Trained(network, variables, found.step)

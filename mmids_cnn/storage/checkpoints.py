@@ -1,11 +1,11 @@
 """Checkpoints of a run: written by Orbax in the background, with a SHA-256 of each leaf to check on restore.
 
 Orbax commits a step's folder by one rename, so a kill leaves whole checkpoints only. What it does not notice
-is a changed bit in a data file; the digests, committed in the same folder, are there for that.
+is a changed bit in a data file. The seal of each file and the digest of each leaf are there for that: the
+seal because Orbax reads on in the background after damage, the digests for all between file and array.
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import shutil
@@ -18,10 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mmids_cnn.errors import FaultError, RunError
-from mmids_cnn.storage import files, seal
-
-Tree = dict[str, Any]
-"""Nested dicts with string keys, arrays at the leaves."""
+from mmids_cnn.storage import digests, files, seal
+from mmids_cnn.storage.digests import Tree
 
 
 class Restored(NamedTuple):
@@ -32,62 +30,127 @@ class Restored(NamedTuple):
     meta: dict[str, Any]
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Leaves as NumPy arrays with their paths (`Dense_0/bias`), in the order of the paths."""
-    for name, value in sorted(tree.items()):
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}/")
-        else:
-            yield prefix + name, np.asarray(value)
+class Best(NamedTuple):
+    """The highest score of a run so far, and the step that had it."""
+
+    score: float = -math.inf
+    step: int = -1
 
 
-def digest(array: np.ndarray) -> str:
-    """SHA-256 over an array's dtype, shape and bytes (little-endian, row-major)."""
-    array = np.asarray(array)
-    header = f"{array.dtype.name} {array.shape} ".encode()
-    little = array.astype(array.dtype.newbyteorder("<"), order="C")
-    return hashlib.sha256(header + little.tobytes()).hexdigest()
+def steps(folder: Path) -> list[int]:
+    """Steps for which there is a checkpoint in a folder, whole or not, ascending."""
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
 
-def fingerprint(tree: Mapping[str, Any]) -> str:
-    """SHA-256 over all leaves, in the order of their paths; equal trees, bit for bit, have equal ones."""
-    lines = "".join(f"{path} {digest(array)}\n" for path, array in leaves(tree))
-    return hashlib.sha256(lines.encode()).hexdigest()
+def restore(folder: Path, step: int) -> Restored:
+    """Restores one checkpoint of a folder.
+
+    Raises:
+      RunError: it is not there, not whole, or not what was saved; the message says which.
+    """
+    where = folder / str(step)
+    try:
+        seal.check_files(where / "state")
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            meta = dict(reader.restore((where / "meta").absolute()))
+        if meta.pop("self") != files.digest_of_json(meta) or meta["step"] != step:
+            raise ValueError("another content of meta than was saved")
+        with ocp.StandardCheckpointer() as reader:
+            tree = reader.restore((where / "state").absolute())
+        saved = meta["digests"]
+        found = {path: digests.digest(array) for path, array in digests.leaves(tree)}
+    except Exception as error:  # a damaged checkpoint makes Orbax raise almost anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(f"{where}: expected a whole checkpoint, found: {reason}") from error
+    wrong = sorted(k for k in saved.keys() | found.keys() if saved.get(k) != found.get(k))
+    if wrong:
+        raise RunError(f"{where}: expected the bits that were saved, found others in {wrong[0]}")
+    return Restored(step, tree, meta)
 
 
-class Checkpoints:
-    """The checkpoints of one run folder.
+def whole(folder: Path, warn: Callable[[str], None]) -> Iterator[Restored]:
+    """The checkpoints of a folder that are whole, the newest first; `warn` is told why another is skipped."""
+    for step in reversed(steps(folder)):
+        try:
+            yield restore(folder, step)
+        except RunError as error:
+            warn(f"skipped {error}")
 
-    Keeps the newest `keep` and the one of the highest score. Saving copies the state and returns; errors of
-    the writing thread surface at the next `save`, `wait` or `close`.
+
+def newest(folder: Path, warn: Callable[[str], None]) -> Restored | None:
+    """The newest checkpoint that is whole, or None if there is none at all; nothing is changed.
+
+    Raises:
+      RunError: there are checkpoints, and all are damaged.
+    """
+    found = next(whole(folder, warn), None)
+    if found is None and steps(folder):
+        raise RunError(
+            f"{folder}: expected a whole checkpoint, found {len(steps(folder))} damaged; put a copy back, or "
+            "start again with another --workdir"
+        )
+    return found
+
+
+def best(folder: Path, warn: Callable[[str], None]) -> Restored | None:
+    """The whole checkpoint of the highest score, of equals the first; None if there is none."""
+
+    def key(found: Restored) -> tuple[float, int]:
+        score = found.meta["score"]
+        return (-math.inf if math.isnan(score) else score, -found.step)
+
+    return max(whole(folder, warn), key=key, default=None)
+
+
+def set_aside(folder: Path, after: int) -> None:
+    """Moves checkpoints after a step, which were skipped, away: to be saved again, and looked at still."""
+    for step in steps(folder):
+        if step > after:
+            aside = folder.with_name("checkpoints.damaged") / str(step)
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (folder / str(step)).rename(aside)
+
+
+class Saver:
+    """Saves the checkpoints of a run in the background; keeps the newest `keep` and the one of `best`.
+
+    Saving copies the state and returns; errors of the writing thread surface at the next `save`, `wait` or
+    `close`.
     """
 
-    def __init__(self, folder: Path, keep: int = 1, *, read_only: bool = False) -> None:
-        seal.hush_orbax()
-        self._folder = folder
-        self._damaged: list[int] = []
-        self._keep = _Keep(keep)
-        handlers, handler = ocp.handlers.DefaultCheckpointHandlerRegistry(), seal.SealedHandler()
-        handlers.add("state", ocp.args.StandardSave, handler)
-        handlers.add("state", ocp.args.StandardRestore, handler)
+    def __init__(self, folder: Path, keep: int = 1, best: Best = Best()) -> None:  # noqa: B008
+        self._folder, self._keep, self.best = folder, keep, best
+        handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+        handlers.add("state", ocp.args.StandardSave, seal.SealedHandler())
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._keep,
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-            ),
+            options=ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True),
             handler_registry=handlers,
         )
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax's question which checkpoints stay.
+
+        Its own policy for the best forgets the scores of an earlier process, so the best one is written into
+        each checkpoint's meta.
+        """
+        kept = {info.step for info in checkpoints[-self._keep :]} | {self.best.step}
+        return [info.step in kept for info in checkpoints]
 
     def save(self, step: int, tree: Tree, meta: Mapping[str, Any], score: float) -> None:
         """Starts to save a state after `step` steps; `score` decides which one is the best."""
         copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)  # its memory is reused
-        digests = {path: digest(array) for path, array in leaves(copy)}
-        if score > self._keep.best_score:
-            self._keep.best_score, self._keep.best_step = score, step
-        best = {"score": self._keep.best_score, "step": self._keep.best_step}
-        content = {"step": step, "score": score, "best": best, "digests": digests, **meta}
+        if score > self.best.score:
+            self.best = Best(score, step)
+        content = {
+            "step": step,
+            "score": score,
+            "best": self.best._asdict(),
+            "digests": {path: digests.digest(array) for path, array in digests.leaves(copy)},
+            **meta,
+        }
         content = json.loads(json.dumps(content))  # written in the background, while the caller's lists grow
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(copy),
@@ -117,102 +180,3 @@ class Checkpoints:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             cause = files.cause(error) or OSError(reason)
             raise FaultError(files.describe(what, cause)) from error
-
-    def steps(self) -> list[int]:
-        """Steps for which there is a folder, whole or not, ascending."""
-        names = (path.name for path in self._folder.iterdir())
-        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
-
-    def restore(self, step: int) -> Restored:
-        """Restores one checkpoint.
-
-        Raises:
-          RunError: it is not there, not whole, or not what was saved; the message says which.
-        """
-        where = self._folder / str(step)
-        try:
-            seal.check_files(where / "state")
-            restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-            meta = dict(restored["meta"])
-            if meta.pop("self") != files.digest_of_json(meta) or meta["step"] != step:
-                raise ValueError("another content of meta than was saved")
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-            tree, digests = restored["state"], meta["digests"]
-            found = {path: digest(array) for path, array in leaves(tree)}
-        except Exception as error:  # a damaged checkpoint makes Orbax raise almost anything
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise RunError(f"{where}: expected a whole checkpoint, found: {reason}") from error
-        wrong = sorted(k for k in digests.keys() | found.keys() if digests.get(k) != found.get(k))
-        if wrong:
-            raise RunError(f"{where}: expected the bits that were saved, found others in {wrong[0]}")
-        return Restored(step, tree, meta)
-
-    def restore_newest(self, warn: Callable[[str], None]) -> Restored | None:
-        """Restores the newest checkpoint that is whole; nothing is changed.
-
-        Args:
-          warn: told of each checkpoint that is skipped, and why.
-
-        Returns:
-          The checkpoint, or None if there is none at all.
-
-        Raises:
-          RunError: there are checkpoints, and all are damaged.
-        """
-        self._damaged = []
-        for step in reversed(self.steps()):
-            try:
-                restored = self.restore(step)
-            except RunError as error:
-                warn(f"skipped {error}")
-                self._damaged.append(step)
-                continue
-            self._keep.best_score = restored.meta["best"]["score"]
-            self._keep.best_step = restored.meta["best"]["step"]
-            return restored
-        if self._damaged:
-            raise RunError(
-                f"{self._folder}: expected a whole checkpoint, found {len(self._damaged)} damaged; put a "
-                "copy back, or start again with another --workdir"
-            )
-        return None
-
-    def restore_best(self, warn: Callable[[str], None]) -> Restored | None:
-        """Restores the whole checkpoint of the highest score among those kept; None if there is none."""
-        best = None
-        for step in self.steps():
-            try:
-                restored = self.restore(step)
-            except RunError as error:
-                warn(f"skipped {error}")
-                continue
-            if best is None or restored.meta["score"] > best.meta["score"]:
-                best = restored
-        return best
-
-    def set_aside(self) -> None:
-        """Moves what `restore_newest` skipped away, so that it can be saved again and looked at still."""
-        if not self._damaged:
-            return
-        aside = self._folder.with_name("checkpoints.damaged")
-        aside.mkdir(exist_ok=True)
-        for step in self._damaged:
-            shutil.rmtree(aside / str(step), ignore_errors=True)
-            (self._folder / str(step)).rename(aside / str(step))
-        self._manager.reload()
-
-
-class _Keep:
-    """Which checkpoints stay: the newest `count` and the best.
-
-    Orbax's own policy for the best forgets the scores of an earlier process, so the best one is written into
-    each checkpoint's meta.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self.best_score, self.best_step = -math.inf, -1
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        newest = {info.step for info in checkpoints[-self._count :]}
-        return [info.step in newest or info.step == self.best_step for info in checkpoints]

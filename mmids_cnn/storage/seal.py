@@ -5,8 +5,6 @@ raised. So the files are checked before it sees them.
 """
 
 import hashlib
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +33,6 @@ def check_files(folder: Path) -> None:
             raise ValueError(f"no {name}")
         if digest != found[name]:
             raise ValueError(f"other bytes than were saved in {name}")
-
-
-def hush_orbax() -> None:
-    """Silences what Orbax prints of every save, and of its failures, which are raised as well."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    show = sys.unraisablehook
-
-    def without_stragglers(unraisable: Any) -> None:
-        # Reads and writes that a failure left behind end after the event loop that awaited them.
-        if str(unraisable.exc_value) != "Event loop is closed":
-            show(unraisable)
-
-    if getattr(show, "__name__", "") != without_stragglers.__name__:
-        sys.unraisablehook = without_stragglers
 
 
 def _digests(folder: Path) -> dict[str, str]:

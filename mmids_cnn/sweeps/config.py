@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmids_cnn import config as config_lib
+from mmids_cnn import schema
 from mmids_cnn.config import Experiment
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.sweeps import space
@@ -18,11 +19,12 @@ def is_sweep(config: Any) -> bool:
     return hasattr(config, "items") and "sweep" in config
 
 
-def resolve(config: Mapping[str, Any] | Any) -> Plan:
+def resolve(config: Mapping[str, Any] | Any, *, recorded: bool = False) -> Plan:
     """Makes the frozen `Plan` out of a `ConfigDict` or a nested dict, checking every leaf and the space.
 
     Args:
       config: the tree of an experiment with a section `sweep`.
+      recorded: see `config.resolve`.
 
     Returns:
       The plan.
@@ -33,7 +35,7 @@ def resolve(config: Mapping[str, Any] | Any) -> Plan:
     """
     tree = dict(config.items())
     section = tree.pop("sweep")
-    experiment = config_lib.resolve(tree)
+    experiment = config_lib.resolve(tree, recorded=recorded)
     if not hasattr(section, "items"):
         raise ConfigError(f"config.sweep: expected a section, got {section!r}")
     leaves = dict(section.items())
@@ -44,10 +46,10 @@ def resolve(config: Mapping[str, Any] | Any) -> Plan:
         raise ConfigError(
             f"config.sweep.space: expected a section, got {described!r}; start from experiments/sweep.py"
         )
-    sweep = config_lib.build(Sweep, leaves, "sweep.")
+    sweep = schema.build(Sweep, leaves, "sweep.", recorded=recorded)
     axes = tuple(
         _axis(experiment, name, text)
-        for name, text in config_lib.flatten(described).items()
+        for name, text in schema.flatten(described).items()
         if text != ""  # so that the command line can take a leaf out of the space
     )
     plan = Plan(experiment, sweep, axes)
@@ -78,9 +80,9 @@ def _refuse_password(storage: Any) -> None:
 
 def _axis(experiment: Experiment, name: str, text: Any) -> Axis:
     where = f"config.sweep.space.{name}"
-    leaves = config_lib.flatten(experiment)
+    leaves = schema.flatten(experiment)
     if name not in leaves:
-        raise ConfigError(f"{where}: no such config leaf; {config_lib.nearest(name, leaves)}")
+        raise ConfigError(f"{where}: no such config leaf; {schema.nearest(name, leaves)}")
     if name == "seed":
         raise ConfigError(f"{where}: expected no seed here, got {text!r}; set config.sweep.seeds to how many")
     if not name.startswith(_SWEPT):
@@ -99,7 +101,9 @@ def _axis(experiment: Experiment, name: str, text: Any) -> Axis:
             )
     except ValueError as error:
         raise ConfigError(f"{where}: {error}; change it in the config file or with --{where}=...") from None
-    held = tuple(config_lib.check(name, value, f"sweep.space.{name}") for value in domain.probes)
+    held = tuple(
+        config_lib.check(name, value, f"sweep.space.{name}", experiment.model) for value in domain.probes
+    )
     if isinstance(domain, space.Choice):
         domain = space.Choice(held)
         if len(set(held)) < len(held):
@@ -153,7 +157,13 @@ def _check_search(plan: Plan) -> None:
             f"config.sweep.trials: expected an integer from 1 to {space.MANY:,} for a {sweep.search} search, "
             f"got {sweep.trials}; set --config.sweep.trials"
         )
-    best = "maximize" if sweep.metric.endswith("accuracy") else "minimize"
+    label = sweep.metric.rpartition("/")[2]
+    if label not in plan.experiment.eval.metrics:
+        raise ConfigError(
+            f"config.sweep.metric: expected one of config.eval.metrics, {plan.experiment.eval.metrics}, got "
+            f"{sweep.metric!r}; add {label!r} there"
+        )
+    best = "maximize" if plan.metric.higher_is_better else "minimize"
     if sweep.direction != best:
         raise ConfigError(
             f"config.sweep.direction: expected {best!r} for {sweep.metric}, got {sweep.direction!r}; set "

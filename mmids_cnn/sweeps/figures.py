@@ -1,10 +1,8 @@
 """The pictures of a sweep, as SVG: against each setting, parallel coordinates, learning curves, seeds."""
 
-import base64
-import io
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,34 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from mmids_cnn.pages.axes import height, limits, place_of, value_axis
+from mmids_cnn.pages.axes import height, limits, value_axis
+from mmids_cnn.pages.svg import STYLE, Picture, svg
 from mmids_cnn.sweeps.plan import Plan
-from mmids_cnn.sweeps.study import COMPLETE, Result
+from mmids_cnn.sweeps.scales import place_of
+from mmids_cnn.sweeps.trials import COMPLETE, Result, Scores
 
 _BEST, _INK, _PALE, _BROKEN = "#0b7a4b", "#33415c", "#b9c2cf", "#b3423a"
 _COLOURS = matplotlib.colormaps["viridis"]
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a93a0",
-    "axes.labelcolor": "#33415c",
-    "axes.axisbelow": True,
-    "grid.color": "#e8ebef",
-    "xtick.color": "#5a6676",
-    "ytick.color": "#5a6676",
-    "svg.hashsalt": "mmids_cnn",  # equal sweeps give equal pictures
-}
-
-Scores = Mapping[str, Sequence[Mapping[str, Any]]]
-
-
-class Picture(NamedTuple):
-    """A picture with its title and what is to be seen in it; `content` is SVG in base 64."""
-
-    title: str
-    caption: str
-    content: str
 
 
 def draw(plan: Plan, results: Sequence[Result], winner: Result | None, confirmed: Scores) -> list[Picture]:
@@ -55,33 +33,27 @@ def draw(plan: Plan, results: Sequence[Result], winner: Result | None, confirmed
     metric, pictures = plan.sweep.metric, []
     finite = {name: [one for one in each if one["diverged"] is None] for name, each in confirmed.items()}
     scores = {name: each for name, each in finite.items() if each}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if scores:
             caption = "Test accuracy of each seed, trained on all training images; the bar is mean ± sd."
-            pictures.append(Picture("Confirmation", caption, _svg(_confirmation(scores))))
+            pictures.append(Picture("Confirmation", caption, svg(_confirmation(scores))))
         if any(one.value is not None for one in results):
             caption = (
                 f"{metric} of each trial: the mean over its seeds, and each seed (small). Grey: stopped at a "
                 "rung of halving, with its value there. A cross at the edge: not finite. Ringed: the best."
             )
-            pictures.append(Picture("Against each setting", caption, _svg(_against(plan, results, winner))))
+            pictures.append(Picture("Against each setting", caption, svg(_against(plan, results, winner))))
             caption = (
                 "A line a trial, from setting to setting to its result; from dark, the worst, to light. "
                 "Dashed: stopped at a rung of halving. Green: the best."
             )
-            pictures.append(Picture("Parallel coordinates", caption, _svg(_parallel(plan, results, winner))))
+            pictures.append(Picture("Parallel coordinates", caption, svg(_parallel(plan, results, winner))))
         if any(one["rows"] for result in results for one in result.seeds):
             caption = (
                 f"{metric} after each epoch, a line a member (a trial with a seed). Green: the best trial."
             )
-            pictures.append(Picture("Learning curves", caption, _svg(_curves(plan, results, winner))))
+            pictures.append(Picture("Learning curves", caption, svg(_curves(plan, results, winner))))
     return pictures
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _against(plan: Plan, results: Sequence[Result], winner: Result | None) -> Figure:
@@ -99,24 +71,24 @@ def _against(plan: Plan, results: Sequence[Result], winner: Result | None) -> Fi
             else:
                 _dots(plan, panel, x, result)
         if winner and winner.value is not None:
-            at = place(winner.settings[axis.leaf]), height(plan.sweep.metric, winner.value)
+            at = place(winner.settings[axis.leaf]), height(plan.metric.percent, winner.value)
             panel.plot(*at, "o", ms=12, mfc="none", mec=_BEST, mew=2)
         panel.set_xlabel(axis.leaf)
         panel.grid(axis="y")
     for panel in panels.flat[len(plan.axes) :]:
         panel.set_visible(False)
     for panel in panels[:, 0]:
-        value_axis(plan.sweep.metric, panel)
+        value_axis(panel, plan.sweep.metric, plan.metric.percent)
     return figure
 
 
 def _dots(plan: Plan, panel: Axes, x: float, result: Result) -> None:
-    metric, colour = plan.sweep.metric, _INK if result.state == COMPLETE else _PALE
-    seeds = [height(metric, one["value"]) for one in result.seeds]
+    colour = _INK if result.state == COMPLETE else _PALE
+    seeds = [height(plan.metric.percent, one["value"]) for one in result.seeds]
     if len(seeds) > 1:
         panel.plot([x] * len(seeds), seeds, "_", ms=9, color=colour, alpha=0.7, zorder=1)
     assert result.value is not None
-    panel.plot(x, height(metric, result.value), "o", ms=6, color=colour, zorder=2)
+    panel.plot(x, height(plan.metric.percent, result.value), "o", ms=6, color=colour, zorder=2)
 
 
 def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> Figure:
@@ -124,8 +96,8 @@ def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> F
     panels = figure.subplots(1, len(plan.axes) + 1)
     places = [place_of(panel, axis, vertical=True) for axis, panel in zip(plan.axes, panels, strict=False)]
     finite = _ranked(plan, results)
-    panels[-1].set_ylim(*limits([height(metric, one.value or 0) for one, _ in finite]))
-    value_axis(metric, panels[-1], label=False)
+    panels[-1].set_ylim(*limits([height(plan.metric.percent, one.value or 0) for one, _ in finite]))
+    value_axis(panels[-1], "", plan.metric.percent)
     names = [*(axis.leaf for axis in plan.axes), metric]
     for panel, name in zip(panels, names, strict=True):
         panel.set(xlim=(-0.5, 0.5), xlabel=name)
@@ -139,7 +111,7 @@ def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> F
     figure.set_layout_engine("none")
     for one, colour in finite:
         heights = [place(one.settings[axis.leaf]) for place, axis in zip(places, plan.axes, strict=True)]
-        heights.append(height(metric, one.value or 0))
+        heights.append(height(plan.metric.percent, one.value or 0))
         points = [
             figure.transFigure.inverted().transform(panel.transData.transform((0, y)))
             for panel, y in zip(panels, heights, strict=True)
@@ -161,7 +133,7 @@ def _curves(plan: Plan, results: Sequence[Result], winner: Result | None) -> Fig
         colour = _BEST if best else colours.get(result.number, _BROKEN)
         for one in result.seeds:
             rows = [row for row in one["rows"] if row[metric] is not None]
-            at = [height(metric, row[metric]) for row in rows]
+            at = [height(plan.metric.percent, row[metric]) for row in rows]
             heights += at
             style: dict[str, Any] = {"color": colour, "zorder": 3 if best else 2, "lw": 2 if best else 1.1}
             panel.plot([row["epoch"] for row in rows], at, "-o", ms=3, **style)
@@ -171,7 +143,7 @@ def _curves(plan: Plan, results: Sequence[Result], winner: Result | None) -> Fig
     panel.set(xlabel="epoch", ylim=limits(heights), xlim=(0.5, last + 0.5))
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(axis="y")
-    value_axis(metric, panel)
+    value_axis(panel, metric, plan.metric.percent)
     return figure
 
 
@@ -193,7 +165,6 @@ def _confirmation(scores: Scores) -> Figure:
 
 def _ranked(plan: Plan, results: Sequence[Result]) -> list[tuple[Result, Any]]:
     """The finite trials from the worst to the best, each with its colour."""
-    sign = 1 if plan.sweep.direction == "maximize" else -1
     finite = [one for one in results if one.value is not None]
-    finite.sort(key=lambda one: (one.state == COMPLETE, sign * (one.value or 0)))
+    finite.sort(key=lambda one: (one.state == COMPLETE, plan.metric.better(one.value or 0)))
     return [(one, _COLOURS(0.9 * i / max(len(finite) - 1, 1))) for i, one in enumerate(finite)]

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmids_cnn import config as config_lib
-from mmids_cnn.config import Experiment, leaf, one_of
+from mmids_cnn import metrics, schema
+from mmids_cnn.config import Experiment
+from mmids_cnn.schema import leaf, one_of
 from mmids_cnn.sweeps import space
 
-POPULATIONS, CONFIRM = "populations", "confirm"  # folders: trained to choose from, and to confirm
-TRIALS, BEST, WINNER, REPORT = "trials.csv", "best.json", "winner.py", "report.html"  # the result
 _COMBINATIONS = 4096  # of values at the borders of the space, tried together at most
 
 
@@ -25,7 +25,7 @@ class Sweep:
     trials: int = leaf("an integer >= 0", lambda value: value >= 0)
     batch: int = leaf("an integer >= 1", lambda value: value >= 1)
     seeds: int = leaf("an integer >= 1", lambda value: value >= 1)
-    metric: str = one_of("validation/accuracy", "validation/loss")
+    metric: str = one_of(*(f"validation/{name}" for name in metrics.METRICS))
     direction: str = one_of("maximize", "minimize")
     population: int = leaf("an integer >= 1", lambda value: value >= 1, changes_result=False)
     halving: int = leaf("0 for none, or an integer >= 2", lambda value: value == 0 or value >= 2)
@@ -59,6 +59,11 @@ class Plan:
     experiment: Experiment
     sweep: Sweep
     axes: tuple[Axis, ...]
+
+    @property
+    def metric(self) -> metrics.Metric:
+        """What trials are compared by."""
+        return metrics.metric(self.sweep.metric)
 
     @property
     def trials(self) -> int:
@@ -142,16 +147,23 @@ GROWS = ("sweep.trials", "sweep.confirm_seeds", "sweep.confirm_base")
 
 def fixed(plan: Plan) -> dict[str, Any]:
     """The leaves that change the result, by dotted name."""
-    free = {f"sweep.{field.name}" for field in dataclasses.fields(Sweep)}
-    free -= config_lib.changing_leaves(Sweep, "sweep.")
-    free |= set(config_lib.flatten(plan.experiment)) - config_lib.changing_leaves(Experiment)
-    leaves = config_lib.flatten(plan.to_dict())
+    free = {name for name, one in schema.leaves(Sweep, "sweep.").items() if not one.rule.changes_result}
+    free |= {name for name in schema.flatten(plan.experiment) if not config_lib.changes_result(name)}
+    leaves = schema.flatten(plan.to_dict())
     return {name: value for name, value in leaves.items() if name not in free}
 
 
 def identity(plan: Plan) -> dict[str, Any]:
-    """What makes a sweep the one it is: its fixed leaves without those that may grow."""
-    return {name: value for name, value in fixed(plan).items() if name not in GROWS}
+    """What makes a sweep the one it is: its fixed leaves without those that may grow.
+
+    A leaf that a later version brought is left out where it has the value that stands for what was before, so
+    that a sweep of an earlier version is still the same one.
+    """
+    return {
+        name: value
+        for name, value in fixed(plan).items()
+        if name not in GROWS and not config_lib.as_before(name, value)
+    }
 
 
 def differences(old: Plan, new: Plan) -> dict[str, tuple[Any, Any]]:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -11,9 +12,37 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from mmids_cnn import data, metrics, train
 from mmids_cnn.console.terminal import PLAIN_SECONDS, Terminal, clock
+from mmids_cnn.devices import device
+from mmids_cnn.populations import population
+from mmids_cnn.populations.executor import Update
+from mmids_cnn.populations.ledger import Member, trial_name
+from mmids_cnn.sweeps.plan import Plan
+from mmids_cnn.sweeps.trials import Result, Trial
 
 _AROUND = 8  # lines of the terminal that are no trial's: the table's frame, the bar, the prompt
+
+
+def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Terminal) -> None:
+    """Shows what is about to be tried, on what; raises `ConfigError` if a network does not fit the images."""
+    terminal.close()
+    train.make_network(plan.experiment, dataset)
+    if plan.sweep.executor == "local":
+        terminal.note(device.describe(device.found()))
+    sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
+    terminal.note(f"data: {dataset.name}, {sizes}, fingerprint {dataset.fingerprint[:16]}")
+    for settings in plan.borders():
+        population.shared(plan.member(settings, plan.experiment.seed), dataset)
+    rows = [(axis.leaf, axis.text) for axis in plan.axes]
+    terminal.table("", ("setting", "space"), rows or [("none", "the experiment as it is")])
+    sweep = plan.sweep
+    rungs = f", one in {sweep.halving} going on after epochs {sweep.rungs}" if sweep.halving else ""
+    terminal.note(
+        f"search: {sweep.search}, {plan.trials} trials of {sweep.seeds} seeds, {sweep.population} at "
+        f"once{rungs}; {sweep.confirm_seeds} seeds to confirm"
+    )
+    terminal.note(f"workdir: {workdir}")
 
 
 class Board:
@@ -32,44 +61,38 @@ class Board:
         self._settings: dict[int, str] = {}
         self._states: dict[int, str] = {}
         self._values: dict[int, float] = {}
-        self._epochs: dict[tuple[int, int], float] = {}  # of each member
+        self._epochs: dict[Member, float] = {}  # of each member
         self._seen: dict[str, int] = {}  # images by job, of this process and those that work for it
         self._started, self._last_plain = time.monotonic(), time.monotonic()
         self._live: Live | None = None
         self.doing = ""  # said before the epoch of those at work
 
-    def trial(self, number: int, settings: Mapping[str, Any], state: str, value: float | None = None) -> None:
-        """A trial is in a state, 'waiting' or what its result says."""
-        self._settings[number] = describe(settings)
+    def trial(self, trial: Trial, result: Result | None) -> None:
+        """A trial is waiting for its training, or has a result."""
+        number, state = trial.number, result.state if result else "waiting"
+        self._settings[number] = describe(trial.settings)
         before = self._states.get(number)
         self._states[number] = state
-        if value is not None:
-            self._values[number] = value
-        if self._terminal.mode == "plain" and state != before and state != "waiting":
+        if result is not None and result.value is not None:
+            self._values[number] = result.value
+        if self._terminal.mode == "plain" and state != before and result is not None:
             self._terminal.note(f"trial {number}: {self._settings[number]}: {self._value(number)} {state}")
         self._draw()
 
-    def known(self, member: tuple[int, int], epoch: float) -> None:
+    def known(self, member: Member, epoch: float) -> None:
         """A member has been trained up to an epoch."""
         self._epochs[member] = epoch
 
-    def update(
-        self,
-        job: str,
-        members: Sequence[tuple[int, int]],
-        epoch: float,
-        images: int,
-        rows: Sequence[Mapping[str, float] | None],
-    ) -> None:
-        """A population is at an epoch; each member has seen so many images since the job began."""
-        self._seen[job] = images * len(members)
-        self._epochs |= dict.fromkeys(members, epoch)
-        for number in dict.fromkeys(trial for trial, _ in members):
-            self._states[number] = f"{self.doing}epoch {epoch:.2f}"
+    def update(self, job: str, members: Sequence[Member], update: Update) -> None:
+        """The members of a job are so far."""
+        self._seen[job] = update.images * len(members)
+        self._epochs |= dict.fromkeys(members, update.epoch)
+        for number in dict.fromkeys(member.trial for member in members):
+            self._states[number] = f"{self.doing}epoch {update.epoch:.2f}"
             values = [
                 row[self._metric]
-                for (trial, _), row in zip(members, rows, strict=False)
-                if row and trial == number and self._metric in row
+                for member, row in zip(members, update.rows, strict=False)
+                if row and member.trial == number and self._metric in row
             ]
             if values:
                 self._values[number] = sum(values) / len(values)
@@ -105,18 +128,20 @@ class Board:
         table = Table("trial", Column("settings", no_wrap=True, overflow="ellipsis"), self._metric, "state")
         shown = max(self._terminal.console.height - _AROUND, 3)
         for number in self._order()[:shown]:
-            name = str(number) if number >= 0 else "base"
-            table.add_row(name, self._settings.get(number, ""), self._value(number), self._states[number])
+            table.add_row(
+                trial_name(number), self._settings.get(number, ""), self._value(number), self._states[number]
+            )
         if len(self._states) > shown:
             table.add_row("...", f"and {len(self._states) - shown} more", "", "")
         return table
 
     def _order(self) -> list[int]:
-        sign = -1 if self._metric.endswith("accuracy") else 1
+        better = metrics.metric(self._metric).better
 
         def key(number: int) -> tuple[bool, float, int]:
             at_work = "epoch" in self._states[number]
-            return (not at_work, sign * self._values.get(number, -sign * float("inf")), number)
+            value = -better(self._values[number]) if number in self._values else math.inf
+            return (not at_work, value, number)
 
         return sorted(self._states, key=key)
 
@@ -125,10 +150,8 @@ class Board:
 
 
 def show(metric: str, value: float | None) -> str:
-    """A value of a metric for people."""
-    if value is None:
-        return ""
-    return f"{100 * value:.2f} %" if metric.endswith("accuracy") else f"{value:.4f}"
+    """A value of a metric for people, nothing where there is none."""
+    return "" if value is None else metrics.metric(metric).show(value)
 
 
 def describe(settings: Mapping[str, Any]) -> str:

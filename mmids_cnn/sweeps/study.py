@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optuna
@@ -27,34 +27,9 @@ from optuna.trial import FrozenTrial, TrialState
 from mmids_cnn.errors import RunError
 from mmids_cnn.sweeps import plan as plan_lib
 from mmids_cnn.sweeps import space
+from mmids_cnn.sweeps.folder import JOURNAL
 from mmids_cnn.sweeps.plan import Plan
-
-JOURNAL = "optuna.log"
-COMPLETE, PRUNED, NONFINITE = "complete", "pruned", "non-finite"
-
-
-class Trial(NamedTuple):
-    """A setting to try: leaves by dotted name."""
-
-    number: int
-    settings: dict[str, Any]
-
-
-class Result(NamedTuple):
-    """What has come of a trial.
-
-    Attributes:
-      number, settings: the trial.
-      state: `COMPLETE`, `PRUNED` or `NONFINITE`.
-      value: the metric at the end, mean over the seeds; None if one of them was not finite.
-      seeds: for each seed `seed`, `value`, `rows` of metrics, `diverged` (a step or None) and `fingerprint`.
-    """
-
-    number: int
-    settings: dict[str, Any]
-    state: str
-    value: float | None
-    seeds: list[dict[str, Any]]
+from mmids_cnn.sweeps.trials import PRUNED, Result, Trial
 
 
 class Study:

@@ -42,7 +42,7 @@ class Trainer:
         experiment = config.resolve(base.get_config())
         dataset = data.load(experiment.dataset)
         self._meta = {"config": config.to_dict(experiment), "data": dataset.fingerprint, "rows": []}
-        self._checkpoints = checkpoints.Checkpoints(folder, experiment.checkpoint.keep)
+        self._checkpoints = checkpoints.Saver(folder, experiment.checkpoint.keep)
         self._feed = feed.make(experiment, dataset.splits["train"])
         self._state = train.init_state(experiment, dataset)
         self._feed.compile(self._state)

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmids_cnn import train
-from mmids_cnn.devices import mesh
+from mmids_cnn.devices import mesh, microbatches
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ from mmids_cnn.devices import mesh
     ],
 )
 def test_batches_are_cut_into_groups_of_slices(batch_size: int, side: int, want: tuple[int, int]) -> None:
-    groups, slices = train._cut(batch_size, side * side)
+    groups, slices, _ = microbatches.cut(batch_size, side * side)
     assert (groups, slices) == want
     each = -(-batch_size // (groups * slices))
     assert each == 1 or (each <= 32 and each * side * side <= 2**16)
@@ -51,7 +50,7 @@ def test_groups_are_added_up_in_one_order(groups: int, devices: int) -> None:
     def double(group: Any, factor: Any) -> dict[str, Any]:
         return {"number": jnp.int32(2**22), "twice": factor * group}
 
-    add = jax.jit(mesh.sum_over_groups(double, devices))
+    add = jax.jit(microbatches.sum_over_groups(double, devices))
     got = add(jnp.asarray(values), jnp.float32(2))
     want = 2 * values[0]
     for value in values[1:]:
@@ -62,5 +61,5 @@ def test_groups_are_added_up_in_one_order(groups: int, devices: int) -> None:
 
 
 def test_a_single_group_is_computed_as_it_is() -> None:
-    program = jax.make_jaxpr(mesh.sum_over_groups(lambda group: 2 * group, 1))(jnp.ones((1, 3)))
+    program = jax.make_jaxpr(microbatches.sum_over_groups(lambda group: 2 * group, 1))(jnp.ones((1, 3)))
     assert not {"shard_map", "dot_general", "scan"} & {str(line.primitive) for line in program.eqns}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from mmids_cnn.populations import executor
+from mmids_cnn.populations.cluster import share
 from tests.support import sweeping
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -69,7 +69,7 @@ CPU = {"XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}
 )
 def test_share_of_a_device(nodes: Any, each: int, needs: dict[str, float], variables: dict[str, str]) -> None:
     environment = {"HOME": "/", "XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}
-    assert executor.share(nodes, each, environment) == (needs, variables)
+    assert share(nodes, each, environment) == (needs, variables)
 
 
 def test_killed_node_loses_nothing_and_changes_no_bit(folder: Path, cluster: Any, tmp_path: Path) -> None:

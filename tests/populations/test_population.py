@@ -43,7 +43,7 @@ def trained(state: train.TrainState, batches: feed.Feed, steps: int) -> Any:
 
 
 def vmapped(function: Callable[..., Any], count: int | None) -> Callable[..., Any]:
-    """What `mapping.over_members` does where there is no CPU."""
+    """What `members.over_members` does where there is no CPU."""
     if count is None:
         return function
 
@@ -90,8 +90,8 @@ def test_member_equals_its_solo_run_after_1_10_and_100_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if at_once:
-        monkeypatch.setattr(feed.mesh, "over_members", vmapped)
-        monkeypatch.setattr(feed, "_resident_program", feed._resident_program.__wrapped__)
+        monkeypatch.setattr(feed.members, "over_members", vmapped)
+        monkeypatch.setattr(feed, "_resident_steps", feed._resident_steps.__wrapped__)
     experiments = members(vary)
     together = train.init_population(experiments, small)
     batches = feed_for(together, experiments[0], small.splits["train"])

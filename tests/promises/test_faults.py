@@ -19,7 +19,7 @@ from experiments import base
 from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.errors import DataError, FaultError, RunError
-from mmids_cnn.storage import checkpoints, files
+from mmids_cnn.storage import checkpoints, digests, files
 from tests.support import processes
 from tests.support.processes import Place, bits, steps, until
 
@@ -289,9 +289,8 @@ def test_training_that_breaks_down(place: Place) -> None:
             done.stderr, r"training: expected finite .*, found others after step 1 \(epoch 1\); lower .*"
         )
     assert steps(place.work / "run") == [1]
-    with contextlib.closing(checkpoints.Checkpoints(place.work / "run" / "checkpoints")) as saved:
-        restored = saved.restore(1)
-    assert all(np.isfinite(array).all() for _, array in checkpoints.leaves(restored.tree["params"]))
+    restored = checkpoints.restore(place.work / "run" / "checkpoints", 1)
+    assert all(np.isfinite(array).all() for _, array in digests.leaves(restored.tree["params"]))
 
 
 def test_torn_program_in_the_compilation_cache_is_compiled_anew(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, loop, metrics, model, score, train
+from mmids_cnn import data, feed, loop, model, score, train
 from tests.support.suite import Vary
 
 
@@ -26,7 +26,7 @@ def pieces(vary: Vary, small: data.Dataset) -> list[list[loop.Point]]:
 
 
 def rows(points: list[loop.Point]) -> list[loop.Row]:
-    return [point.row for point in points if isinstance(point.row, dict)]
+    return [row for point in points for row in point.rows]
 
 
 def test_row_1_the_training_split(mnist: data.Dataset) -> None:
@@ -49,16 +49,16 @@ def test_row_2_bytes_are_stored_and_a_flat_view_is_in_0_to_1(mnist: data.Dataset
 
 
 def test_row_3_labels_to_unit_vectors_and_back(mnist: data.Dataset) -> None:
-    five = metrics.one_hot(5, range(10))
+    five = data.one_hot(5, range(10))
     assert five.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
-    assert metrics.one_cold(five, range(10)) == 5
+    assert data.one_cold(five, range(10)) == 5
     labels = mnist.splits["test"].labels
-    vectors = metrics.one_hot(labels, range(10))
+    vectors = data.one_hot(labels, range(10))
     assert vectors.shape == (10_000, 10)
-    assert (metrics.one_cold(vectors, range(10)) == labels).all()
-    assert metrics.one_cold(metrics.one_hot("c", ["a", "b", "c"]), ["a", "b", "c"]) == "c"
+    assert (data.one_cold(vectors, range(10)) == labels).all()
+    assert data.one_cold(data.one_hot("c", ["a", "b", "c"]), ["a", "b", "c"]) == "c"
     with pytest.raises(ValueError, match="labels"):
-        metrics.one_hot(10, range(10))
+        data.one_hot(10, range(10))
 
 
 def test_rows_4_and_5_the_test_split_is_nhwc(mnist: data.Dataset) -> None:
@@ -104,13 +104,13 @@ def test_row_7_untrained_probabilities_are_near_a_tenth(
     untrained: train.TrainState, mnist: data.Dataset
 ) -> None:
     images = jnp.asarray(mnist.splits["test"].images[:100])
-    network = untrained.recipe.network
+    network = untrained.program.network
     predict = jax.jit(model.predict_proba, static_argnums=0)
-    batch = np.asarray(predict(network, untrained.params, images))
+    batch = np.asarray(predict(network, untrained.variables, images))
     assert batch.shape == (100, 10)
     np.testing.assert_allclose(batch.sum(-1), 1, atol=10 * 2.0**-24)
     assert 0.05 < batch.min() < 0.1 < batch.max() < 0.2
-    one = np.asarray(predict(network, untrained.params, images[7]))
+    one = np.asarray(predict(network, untrained.variables, images[7]))
     np.testing.assert_allclose(one, batch[7], rtol=64 * 2.0**-24)
 
 
@@ -130,8 +130,8 @@ def test_row_8_an_epoch_is_468_steps_of_128_and_one_of_96(
 def test_row_9_adam_with_its_usual_settings(
     experiment: config_lib.Experiment, untrained: train.TrainState
 ) -> None:
-    assert untrained.recipe.optimizer == "adam"
-    assert untrained.recipe.schedule == "constant"
+    assert untrained.program.optimizer == "adam"
+    assert untrained.program.schedule == "constant"
     h = untrained.h
     assert [float(x) for x in (h.learning_rate, h.b1, h.b2, h.eps)] == [
         float(np.float32(x)) for x in (1e-3, 0.9, 0.999, 1e-8)
@@ -142,11 +142,11 @@ def test_row_9_adam_with_its_usual_settings(
 
 def test_row_10_accuracy_is_reported_before_the_first_step(pieces: list[list[loop.Point]]) -> None:
     point = pieces[0][0]
-    assert isinstance(point.row, dict)
-    assert point.step == point.row["step"] == point.images == 0
-    assert point.row["test/accuracy"] == pytest.approx(0.1, abs=0.07)
-    assert point.row["test/loss"] == pytest.approx(np.log(10), abs=0.05)
-    assert not any(name.startswith("train/") for name in point.row)
+    (row,) = point.rows
+    assert point.step == row["step"] == point.images == 0
+    assert row["test/accuracy"] == pytest.approx(0.1, abs=0.07)
+    assert row["test/loss"] == pytest.approx(np.log(10), abs=0.05)
+    assert not any(name.startswith("train/") for name in row)
 
 
 def test_row_11_pieces_go_on_from_one_another_and_are_timed(pieces: list[list[loop.Point]]) -> None:
@@ -171,7 +171,7 @@ def test_row_12_evaluation_at_most_once_in_some_seconds(
     experiment = vary(num_epochs=2, eval={"every_epochs": 0, "every_seconds": 3.0})
     scored = []
     for point in loop.fit(experiment, small):
-        if point.row:
+        if point.rows:
             scored.append(point.step)
         clock.now += 1.25  # a step takes 1.25 s: three steps are more than 3 s, two are less
     assert scored == [0, 3, 6, 9, 12, 15, 16]  # and at the end
@@ -179,18 +179,18 @@ def test_row_12_evaluation_at_most_once_in_some_seconds(
 
 def test_row_13_all_10_000_test_images_are_scored(untrained: train.TrainState, mnist: data.Dataset) -> None:
     test = mnist.splits["test"]
-    scorer = score.Scorer(untrained.recipe.network, {"test": test}, 1000)
-    scores = scorer(untrained.params)
+    scorer = score.Scorer(untrained.program.network, ("loss", "accuracy"), {"test": test}, 1000)
+    scores = scorer(untrained.variables)
     assert scores is not None
     assert scores["test"].count == 10_000
-    predictions = score.logits(untrained.recipe.network, untrained.params, test.images).argmax(-1)
-    assert scores["test"].correct == (predictions == test.labels).sum()
+    predictions = score.logits(untrained.program.network, untrained.variables, test.images).argmax(-1)
+    assert scores["test"].totals["accuracy"] == (predictions == test.labels).sum()
 
 
 def test_row_14_the_first_test_image_is_a_7(pieces: list[list[loop.Point]], mnist: data.Dataset) -> None:
     state, last = pieces[1][-1].state, rows(pieces[1])[-1]
     assert last["test/accuracy"] > 0.75
     image = jnp.asarray(mnist.splits["test"].images[0])
-    probabilities = model.predict_proba(state.recipe.network, state.params, image)
-    assert metrics.one_cold(np.asarray(probabilities), range(10)) == 7 == mnist.splits["test"].labels[0]
+    probabilities = model.predict_proba(state.program.network, state.variables, image)
+    assert data.one_cold(np.asarray(probabilities), range(10)) == 7 == mnist.splits["test"].labels[0]
     assert probabilities[7] > 0.5

@@ -34,7 +34,7 @@ from experiments import base
 from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.errors import DataError
-from mmids_cnn.storage import checkpoints
+from mmids_cnn.storage import checkpoints, digests
 from tests.support import processes
 from tests.support.processes import ROOT
 
@@ -101,13 +101,10 @@ def damage_checkpoint(unbroken: Path, folder: Path, rng: random.Random) -> tuple
     numbers = (rng.randrange(10**9), rng.randrange(10**9), rng.randrange(10**9))
     what = processes.damage(copy / str(step), rng.choice(processes.DAMAGES), numbers)
     said: list[str] = []
-    with contextlib.closing(checkpoints.Checkpoints(copy)) as saved:
-        found = saved.restore_newest(said.append)
-    with contextlib.closing(checkpoints.Checkpoints(unbroken / "checkpoints", read_only=True)) as originals:
-        assert found is not None
-        right = checkpoints.fingerprint(originals.restore(found.step).tree) == checkpoints.fingerprint(
-            found.tree
-        )
+    found = checkpoints.newest(copy, said.append)
+    assert found is not None
+    original = checkpoints.restore(unbroken / "checkpoints", found.step)
+    right = digests.fingerprint(original.tree) == digests.fingerprint(found.tree)
     newest = found.step == processes.steps(unbroken)[-1]
     if not right or not (newest or said):
         return f"step {step}: {what}", "undetected"

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from experiments import base
+from mmids_cnn import data
 from mmids_cnn import config as config_lib
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
@@ -195,6 +196,7 @@ def test_provenance(runs: Runs) -> None:
             "num_classes": 10,
         },
         "seed": 0,
+        "sources": {},
     }
 
 
@@ -241,10 +243,7 @@ def test_result(runs: Runs) -> None:
 
 def test_fingerprint_is_of_the_parameters_and_their_paths(runs: Runs) -> None:
     """SHA-256 over a line for each leaf: its path and the SHA-256 of its dtype, shape and bytes."""
-    with contextlib.closing(
-        checkpoints.Checkpoints(runs.work / "first" / "checkpoints", read_only=True)
-    ) as kept:
-        params = kept.restore(10).tree["params"]
+    params = checkpoints.restore(runs.work / "first" / "checkpoints", 10).tree["params"]
     lines = ""
     for layer in sorted(params):
         for name in sorted(params[layer]):
@@ -421,8 +420,10 @@ def test_evaluate_what_is_not_there(runs: Runs, arguments: list[str], message: s
 
 @pytest.mark.parametrize("which", ["7", "-5", "0", "latest", "", "²", "5.0"])
 def test_checkpoint_that_is_not_there(runs: Runs, which: str) -> None:
+    workdir = runs.work / "first"
+    experiment = run_folder.experiment(workdir)
     with pytest.raises(RunError) as caught:
-        trained.load(runs.work / "first", which, "", pytest.fail)
+        trained.load(workdir, experiment, data.load(experiment.dataset), which, pytest.fail)
     message = f"--checkpoint: expected newest, best or one of the steps [5, 10], got {which!r}"
     assert str(caught.value).startswith(message)
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmids_cnn.errors import FaultError, RunError
-from mmids_cnn.storage import checkpoints
+from mmids_cnn.storage import checkpoints, digests
 from tests.support import processes
 
 Tree = dict[str, Any]
@@ -39,17 +39,20 @@ TREES = {step: tree(step) for step in STEPS}
 
 
 @contextlib.contextmanager
-def opened(folder: Path, keep: int = 3, **options: bool) -> Iterator[checkpoints.Checkpoints]:
-    with contextlib.closing(checkpoints.Checkpoints(folder, keep, **options)) as saved:
-        yield saved
+def saving(folder: Path, keep: int = 3) -> Iterator[checkpoints.Saver]:
+    """A saver that goes on from what is in the folder."""
+    found = checkpoints.newest(folder, lambda text: None)
+    best = checkpoints.Best(**found.meta["best"]) if found else checkpoints.Best()
+    with contextlib.closing(checkpoints.Saver(folder, keep, best)) as saver:
+        yield saver
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
-    with opened(folder) as saved:
+    with saving(folder) as saver:
         for step in STEPS:
-            saved.save(step, TREES[step], {"data": "d"}, -step)
+            saver.save(step, TREES[step], {"data": "d"}, -step)
     return folder
 
 
@@ -61,26 +64,24 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 def restored_step(folder: Path) -> tuple[int, list[str]]:
     """The step of the newest whole checkpoint, whose bits are checked here, and what was said of others."""
     said: list[str] = []
-    with opened(folder) as saved:
-        found = saved.restore_newest(said.append)
-        saved.set_aside()
+    found = checkpoints.newest(folder, said.append)
     assert found is not None
-    assert checkpoints.fingerprint(found.tree) == checkpoints.fingerprint(TREES[found.step])
+    checkpoints.set_aside(folder, after=found.step)
+    assert digests.fingerprint(found.tree) == digests.fingerprint(TREES[found.step])
     assert all("\n" not in line for line in said)
     return found.step, said
 
 
 def test_round_trip(saved: Path) -> None:
-    with opened(saved, read_only=True) as opened_again:
-        assert opened_again.steps() == list(STEPS)
-        for step in STEPS:
-            found = opened_again.restore(step)
-            assert (found.step, found.meta["data"], found.meta["score"]) == (step, "d", -step)
-            for (path, old), (other, new) in zip(
-                checkpoints.leaves(TREES[step]), checkpoints.leaves(found.tree), strict=True
-            ):
-                assert (path, old.dtype, old.shape) == (other, new.dtype, new.shape)
-                assert old.tobytes() == new.tobytes(), path
+    assert checkpoints.steps(saved) == list(STEPS)
+    for step in STEPS:
+        found = checkpoints.restore(saved, step)
+        assert (found.step, found.meta["data"], found.meta["score"]) == (step, "d", -step)
+        for (path, old), (other, new) in zip(
+            digests.leaves(TREES[step]), digests.leaves(found.tree), strict=True
+        ):
+            assert (path, old.dtype, old.shape) == (other, new.dtype, new.shape)
+            assert old.tobytes() == new.tobytes(), path
 
 
 def test_digest_knows_dtype_shape_and_bits() -> None:
@@ -91,9 +92,9 @@ def test_digest_knows_dtype_shape_and_bits() -> None:
         np.float32([0, 0, 0, -0.0]),
         np.zeros(2, np.float64),
     ]
-    assert len({checkpoints.digest(array) for array in arrays}) == len(arrays)
-    assert checkpoints.digest(arrays[0]) == checkpoints.digest(arrays[0].astype(">f4"))
-    assert checkpoints.digest(np.eye(3)[:, ::-1]) == checkpoints.digest(np.eye(3)[:, ::-1].copy())
+    assert len({digests.digest(array) for array in arrays}) == len(arrays)
+    assert digests.digest(arrays[0]) == digests.digest(arrays[0].astype(">f4"))
+    assert digests.digest(np.eye(3)[:, ::-1]) == digests.digest(np.eye(3)[:, ::-1].copy())
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -125,8 +126,8 @@ def test_one_flipped_bit_in_each_file_of_a_state_is_found(
         new = bytearray(old)
         new[round(position * (len(old) - 1))] ^= 0x20
         path.write_bytes(new)
-        with opened(copy, read_only=True) as saved, pytest.raises(RunError):
-            saved.restore(21)
+        with pytest.raises(RunError):
+            checkpoints.restore(copy, 21)
         path.write_bytes(old)
     assert restored_step(copy) == (21, [])
 
@@ -160,10 +161,10 @@ def test_folder_that_is_no_checkpoint(copy: Path, name: str, full: bool) -> None
         processes.fresh(copy / "21" / "state", copy / name / "state")
     found, said = restored_step(copy)
     assert (found, len(said)) == (21, int(name == "28"))
-    with opened(copy) as saved:
-        saved.save(28, TREES[21], {}, 0)
-        saved.wait()
-        assert saved.restore(28).step == 28
+    with saving(copy) as saver:
+        saver.save(28, TREES[21], {}, 0)
+        saver.wait()
+        assert checkpoints.restore(copy, 28).step == 28
     assert not [*copy.glob("*orbax-checkpoint-tmp")]  # what a kill left is removed
 
 
@@ -176,22 +177,17 @@ def test_all_damaged_stops_and_deletes_nothing(copy: Path) -> None:
     for step, name in zip(STEPS, ("manifest.ocdbt", "_METADATA", "sha256.json"), strict=True):
         (copy / str(step) / "state" / name).write_bytes(b"")
     before, said = processes.content(copy.parent), list[str]()
-    with (
-        opened(copy) as saved,
-        pytest.raises(RunError, match="expected a whole checkpoint, found 3 damaged"),
-    ):
-        saved.restore_newest(said.append)
+    with pytest.raises(RunError, match="expected a whole checkpoint, found 3 damaged"):
+        checkpoints.newest(copy, said.append)
     assert len(said) == 3
     assert processes.content(copy.parent) == before
 
 
 def test_damaged_step_can_be_saved_again(copy: Path) -> None:
     (copy / "21" / "meta" / "metadata").unlink()
-    with opened(copy) as saved:
-        found = saved.restore_newest(lambda text: None)
-        assert found is not None and found.step == 14
-        saved.set_aside()
-        saved.save(21, TREES[21], {}, 0)
+    assert restored_step(copy)[0] == 14
+    with saving(copy) as saver:
+        saver.save(21, TREES[21], {}, 0)
     assert restored_step(copy) == (21, [])
 
 
@@ -199,11 +195,7 @@ def test_reading_changes_nothing(copy: Path) -> None:
     (copy / "21" / "meta" / "metadata").unlink()
     (copy / "28.orbax-checkpoint-tmp").mkdir()
     before = processes.content(copy.parent)
-    with opened(copy, read_only=True) as saved:
-        found, best = (
-            saved.restore_newest(lambda text: None),
-            saved.restore_best(lambda text: None),
-        )
+    found, best = (read(copy, lambda text: None) for read in (checkpoints.newest, checkpoints.best))
     assert found is not None and best is not None
     assert (found.step, best.step) == (14, 7)
     assert processes.content(copy.parent) == before
@@ -212,41 +204,40 @@ def test_reading_changes_nothing(copy: Path) -> None:
 def test_newest_and_best_are_kept_by_one_process_after_another(tmp_path: Path) -> None:
     scores = {1: 0.1, 2: 0.9, 3: math.nan, 4: 0.3, 5: 0.9, 6: -math.inf}
     for step, score in scores.items():
-        with opened(tmp_path / "checkpoints", keep=2) as saved:
-            saved.restore_newest(pytest.fail)
-            saved.save(step, TREES[7], {}, score)
-            saved.wait()
-            best = saved.restore_best(pytest.fail)
+        with saving(tmp_path / "checkpoints", keep=2) as saver:
+            saver.save(step, TREES[7], {}, score)
+            saver.wait()
+            best = checkpoints.best(tmp_path / "checkpoints", pytest.fail)
             assert best is not None and best.step == min(step, 2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "6"]
 
 
 def test_step_that_is_not_after_the_newest_is_not_dropped_in_silence(copy: Path) -> None:
-    with opened(copy) as saved, pytest.raises(FaultError, match="found a later checkpoint there"):
-        saved.save(20, TREES[14], {}, 0)
+    with saving(copy) as saver, pytest.raises(FaultError, match="found a later checkpoint there"):
+        saver.save(20, TREES[14], {}, 0)
 
 
 def test_state_may_change_while_it_is_saved(tmp_path: Path) -> None:
     array = np.arange(3e6)
-    with opened(tmp_path / "checkpoints") as saved:
-        saved.save(1, {"a": array}, {}, 0)
+    with saving(tmp_path / "checkpoints") as saver:
+        saver.save(1, {"a": array}, {}, 0)
         array[:] = 0
-        saved.wait()
-        assert (saved.restore(1).tree["a"] == np.arange(3e6)).all()
+        saver.wait()
+        assert (checkpoints.restore(tmp_path / "checkpoints", 1).tree["a"] == np.arange(3e6)).all()
 
 
 def test_meta_may_change_while_it_is_saved(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"step": 0}]
-    with opened(tmp_path / "checkpoints", keep=30) as saved:
+    with saving(tmp_path / "checkpoints", keep=30) as saver:
         for step in range(1, 21):
-            saved.save(step, {"a": np.arange(step)}, {"rows": rows}, 0)
+            saver.save(step, {"a": np.arange(step)}, {"rows": rows}, 0)
             rows.append({"step": step})
-        saved.wait()
+        saver.wait()
         for step in range(1, 21):
-            assert len(saved.restore(step).meta["rows"]) == step
+            assert len(checkpoints.restore(tmp_path / "checkpoints", step).meta["rows"]) == step
 
 
 def test_meta_is_plain_json(saved: Path) -> None:
     meta = json.loads((saved / "21" / "meta" / "metadata").read_text())
-    assert meta["digests"] == {p: checkpoints.digest(a) for p, a in checkpoints.leaves(TREES[21])}
+    assert meta["digests"] == {p: digests.digest(a) for p, a in digests.leaves(TREES[21])}
     assert meta["best"] == {"score": -7, "step": 7}

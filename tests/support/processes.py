@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmids_cnn.runs import folder as run_folder
-from mmids_cnn.storage import checkpoints
+from mmids_cnn.storage import checkpoints, digests
 from tests.support import idx_files
 
 ROOT = Path(__file__).parents[2]
@@ -117,12 +117,10 @@ def bits(workdir: Path) -> dict[str, Any]:
     def refuse(text: str) -> None:
         raise AssertionError(text)
 
-    saved = checkpoints.Checkpoints(workdir / "checkpoints", read_only=True)
-    with contextlib.closing(saved):
-        restored = saved.restore_newest(refuse)
+    restored = checkpoints.newest(workdir / "checkpoints", refuse)
     assert restored is not None
     return {
-        "state": {path: checkpoints.digest(array) for path, array in checkpoints.leaves(restored.tree)},
+        "state": {path: digests.digest(array) for path, array in digests.leaves(restored.tree)},
         "step": restored.step,
         "best": restored.meta["best"],
         "rows": [

@@ -11,7 +11,8 @@ from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.datasets import idx
 from mmids_cnn.populations import executor
 from mmids_cnn.sweeps import config as sweep_config
-from mmids_cnn.sweeps import plan, study, sweep
+from mmids_cnn.sweeps import folder as sweep_folder
+from mmids_cnn.sweeps import plan, study, sweep, trials
 
 SIZES = {
     "train-images-idx3-ubyte": 600,
@@ -71,10 +72,10 @@ def run(a_plan: plan.Plan, workdir: Path) -> dict[str, Any]:
     return sweep.execute(a_plan, workdir, Terminal("none"))
 
 
-def results(a_plan: plan.Plan, workdir: Path) -> list[study.Result]:
+def results(a_plan: plan.Plan, workdir: Path) -> list[trials.Result]:
     """What the record of a finished sweep says."""
     fingerprint = data.load(a_plan.experiment.dataset).fingerprint
-    return study.Study(a_plan, workdir, sweep.study_name(a_plan, workdir), fingerprint).results()
+    return study.Study(a_plan, workdir, sweep_folder.study_name(a_plan, workdir), fingerprint).results()
 
 
 def outcome(a_plan: plan.Plan, workdir: Path) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib.figure import Figure
 
-from mmids_cnn.console import command
+from mmids_cnn.console import experiment_file
 from mmids_cnn.pages import axes
+from mmids_cnn.pages import statistics as pages_statistics
 from mmids_cnn.sweeps import plan as plan_lib
-from mmids_cnn.sweeps import progress, results, space
-from mmids_cnn.sweeps.study import COMPLETE, NONFINITE, PRUNED, Result
+from mmids_cnn.sweeps import progress, results, scales, space
+from mmids_cnn.sweeps.trials import COMPLETE, NONFINITE, PRUNED, Result
 from tests.support import sweeping
 
 FOLDER = Path("nowhere")
@@ -76,7 +77,7 @@ def scores(*values: float | None) -> list[dict[str, Any]]:
 
 def test_spread_by_hand() -> None:
     values = [0.98, 0.99, 1.0, 0.99, 0.99]
-    found = results.spread(values)
+    found = pages_statistics.spread(values)
     assert found["mean"] == pytest.approx(0.99)
     assert found["sd"] == pytest.approx(math.sqrt((0.01**2 + 0.01**2) / 4))
     assert found["n"] == 5
@@ -84,9 +85,9 @@ def test_spread_by_hand() -> None:
     low, high = found["interval"]
     assert low == pytest.approx(0.99 - 0.0056, abs=0.0015)
     assert high == pytest.approx(0.99 + 0.0056, abs=0.0015)
-    assert results.spread(values) == found
-    assert results.spread(values[:4])["interval"] is None
-    assert results.spread([0.5]) == {"mean": 0.5, "sd": None, "n": 1, "interval": None}
+    assert pages_statistics.spread(values) == found
+    assert pages_statistics.spread(values[:4])["interval"] is None
+    assert pages_statistics.spread([0.5]) == {"mean": 0.5, "sd": None, "n": 1, "interval": None}
 
 
 def test_files(plan: plan_lib.Plan, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_winner_file_of_a_folder_of_any_name(plan: plan_lib.Plan, tmp_path: Path
     trials = made_up(plan)
     (tmp_path / name).mkdir()
     best = results.write(plan, tmp_path / name, trials, trials[3], {})
-    config = command.load_config(shlex.split(best["command"])[3].removeprefix("--config="))
+    config = experiment_file.load(shlex.split(best["command"])[3].removeprefix("--config="))
     assert config.to_dict()["optimizer"]["learning_rate"] == trials[3].settings["optimizer.learning_rate"]
 
 
@@ -181,7 +182,7 @@ def test_winner_file_of_a_folder_of_any_name(plan: plan_lib.Plan, tmp_path: Path
 )
 def test_choices_lie_by_their_logarithm_where_there_is_room(options: tuple[float, ...], even: bool) -> None:
     axis, panel = plan_lib.Axis("optimizer.b2", space.Choice(options), ""), Figure().subplots()
-    place = axes.place_of(panel, axis, vertical=False)
+    place = scales.place_of(panel, axis, vertical=False)
     places = [place(option) for option in options]
     assert (places == pytest.approx(list(range(len(options))))) == even
     panel.figure.canvas.draw()
@@ -202,16 +203,16 @@ def test_text_of_the_user_is_escaped(tmp_path: Path) -> None:
 
 
 def test_heights_and_marks() -> None:
-    heights = [axes.height("validation/accuracy", value) for value in (0.0, 0.9, 0.99, 0.999, 1.0)]
+    heights = [axes.height(True, value) for value in (0.0, 0.9, 0.99, 0.999, 1.0)]
     assert heights[:4] == pytest.approx([0, 1, 2, 3])
     assert heights[4] > heights[3]
-    assert axes.height("validation/loss", 0.01) == pytest.approx(-2)
+    assert axes.height(False, 0.01) == pytest.approx(-2)
     assert axes.limits([]) == pytest.approx((-0.07, 1.07))
     assert axes.limits([1.0, 1.0]) == (0.9, 1.1)
     for values in ((0.1, 0.999), (0.985, 0.992)):
         panel = Figure().subplots()
-        panel.set_ylim(*(axes.height("validation/accuracy", value) for value in values))
-        axes.value_axis("validation/accuracy", panel)
+        panel.set_ylim(*(axes.height(True, value) for value in values))
+        axes.value_axis(panel, "validation/accuracy", True)
         low, high = panel.get_ylim()
         inside = [
             label
@@ -224,7 +225,7 @@ def test_heights_and_marks() -> None:
 def test_settings_lie_on_their_scales(plan: plan_lib.Plan) -> None:
     for axis, value, place in zip(plan.axes, (32, (4, 8), 0.9, 1e-2), (32.0, 1.0, 0.9, 1e-2), strict=True):
         panel = Figure().subplots()
-        assert axes.place_of(panel, axis, vertical=False)(value) == place
+        assert scales.place_of(panel, axis, vertical=False)(value) == place
         assert panel.get_xscale() == ("log" if axis.leaf == "optimizer.learning_rate" else "linear")
         low, high = panel.get_xlim()
         assert low < place < high

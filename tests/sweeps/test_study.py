@@ -10,7 +10,7 @@ import pytest
 
 from mmids_cnn.errors import RunError
 from mmids_cnn.sweeps import plan as plan_lib
-from mmids_cnn.sweeps import study
+from mmids_cnn.sweeps import study, trials
 from tests.support import sweeping
 
 FOLDER = Path("nowhere")
@@ -24,18 +24,18 @@ TPE: dict[str, Any] = {
 }
 
 
-def result(trial: study.Trial, value: float | None = None) -> study.Result:
+def result(trial: trials.Trial, value: float | None = None) -> trials.Result:
     """A made-up result: the nearer its rate is to 1e-2 the better."""
     rate = trial.settings["optimizer.learning_rate"]
     value = -abs(math.log10(rate) + 2) if value is None else value
     rows = [{"step": 8, "epoch": 1.0, "validation/accuracy": value}]
     seeds = [{"seed": 0, "value": value, "diverged": None, "fingerprint": "", "rows": rows}]
-    return study.Result(trial.number, trial.settings, study.COMPLETE, value, seeds)
+    return trials.Result(trial.number, trial.settings, trials.COMPLETE, value, seeds)
 
 
-def diverged(trial: study.Trial) -> study.Result:
+def diverged(trial: trials.Trial) -> trials.Result:
     seeds: list[dict[str, Any]] = [{"seed": 0, "value": None, "diverged": 3, "fingerprint": "", "rows": []}]
-    return study.Result(trial.number, trial.settings, study.NONFINITE, None, seeds)
+    return trials.Result(trial.number, trial.settings, trials.NONFINITE, None, seeds)
 
 
 def settings(plan: plan_lib.Plan, folder: Path, stops: int = 0) -> list[dict[str, Any]]:
@@ -124,13 +124,13 @@ def test_told_is_told_once_and_read_back(tmp_path: Path) -> None:
     record.tell(result(first, 0.5), {1: 0.4, 2: 0.5})
     record.tell(result(first, 0.9), {})
     record.tell(diverged(second), {})
-    record.tell(result(third, 0.3)._replace(state=study.PRUNED), {1: 0.3})
+    record.tell(result(third, 0.3)._replace(state=trials.PRUNED), {1: 0.3})
     again = study.Study(plan, tmp_path, "s", "data")
     assert again.told() == {0, 1, 2}
     assert again.results() == [
         result(first, 0.5),
         diverged(second),
-        result(third, 0.3)._replace(state=study.PRUNED),
+        result(third, 0.3)._replace(state=trials.PRUNED),
     ]
 
 

@@ -18,13 +18,14 @@ import optuna
 import pytest
 
 from mmids_cnn import config as config_lib
-from mmids_cnn.console import command as console_command
+from mmids_cnn import schema
+from mmids_cnn.console import experiment_file
 from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.errors import NonFiniteError, RunError
 from mmids_cnn.populations import executor
-from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.runs import run
 from mmids_cnn.storage import files
-from mmids_cnn.sweeps import plan, study
+from mmids_cnn.sweeps import plan, study, sweep, trials
 from tests.support import sweeping
 from tests.support.suite import ROOT
 
@@ -51,7 +52,7 @@ def counting() -> Iterator[sweeping.Counting]:
     """Remembers the jobs that are trained inside."""
     counter = sweeping.Counting()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executor, "make", lambda _: contextlib.nullcontext(counter))
+        patch.setattr(sweep, "_executor", lambda _: contextlib.nullcontext(counter))
         yield counter
 
 
@@ -72,7 +73,7 @@ def test_halving_keeps_the_better_half_in_a_smaller_population(folder: Path, tmp
         one.number: sum(seed["rows"][0]["validation/accuracy"] for seed in one.seeds) / 2 for one in results
     }
     states = {one.number: one.state for one in results}
-    kept = [number for number, state in states.items() if state == study.COMPLETE]
+    kept = [number for number, state in states.items() if state == trials.COMPLETE]
     assert len(kept) == 2
     assert min(at_rung[n] for n in kept) >= max(at_rung[n] for n in states if n not in kept)
     assert {len(seed["rows"]) for one in results for seed in one.seeds if one.number in kept} == {2}
@@ -87,7 +88,7 @@ def test_halving_changes_no_bit_of_those_it_keeps(folder: Path, tmp_path: Path) 
         sweeping.run(one, tmp_path / name)
     expected = {one.number: one for one in sweeping.results(full, tmp_path / "full")}
     for got in sweeping.results(cut, tmp_path / "cut"):
-        if got.state == study.COMPLETE:
+        if got.state == trials.COMPLETE:
             assert got == expected[got.number]
         else:
             rows = [seed["rows"] for seed in got.seeds]
@@ -116,12 +117,12 @@ def test_winner_file_is_the_confirmed_experiment(whole: tuple[plan.Plan, Path], 
     a_plan, workdir = whole
     best = json.loads((workdir / "best.json").read_text())
     assert best["command"].startswith(f"python -m mmids_cnn.main --config={workdir}/winner.py ")
-    experiment = config_lib.resolve(console_command.load_config(str(workdir / "winner.py")))
-    found = config_lib.flatten(experiment)
+    experiment = config_lib.resolve(experiment_file.load(str(workdir / "winner.py")))
+    found = schema.flatten(experiment)
     assert found["dataset.validation_examples"] == 0
     assert found["seed"] == a_plan.confirm_seeds[0]
     assert {leaf: found[leaf] for leaf in best["settings"]} == best["settings"]
-    alone = run_folder.execute(experiment, tmp_path / "alone", Terminal("none"))
+    alone = run.execute(experiment, tmp_path / "alone", Terminal("none"))
     confirmed = best["confirmed"]["winner"]["seeds"][0]
     assert alone["fingerprint"] == confirmed["fingerprint"]  # on a CPU, where members have their solo bits
     assert alone["test/accuracy"] == confirmed["test/accuracy"]
@@ -161,8 +162,8 @@ def test_every_write_may_be_the_last(folder: Path, whole: tuple[plan.Plan, Path]
 def command(folder: Path, workdir: Path) -> subprocess.Popen[str]:
     """The same sweep by the command line."""
     tree = sweeping.tree(folder, {name.replace("__", "."): value for name, value in HALVING.items()})
-    leaves = config_lib.flatten(tree)
-    base = config_lib.flatten(sweeping.sweep_file.get_config())
+    leaves = schema.flatten(tree)
+    base = schema.flatten(sweeping.sweep_file.get_config())
     changed = {k: v for k, v in leaves.items() if base[k] != v}
     flags = [
         f"--config.{k}={','.join(map(str, v)) + ',' if isinstance(v, tuple) else v}"
@@ -310,7 +311,7 @@ def test_damaged_state_is_noticed_and_trained_anew(
         executor.local(jobs, listener)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executor, "make", lambda _: contextlib.nullcontext(stop_at_the_second_rung))
+        patch.setattr(sweep, "_executor", lambda _: contextlib.nullcontext(stop_at_the_second_rung))
         with pytest.raises(StopError):
             sweeping.run(a_plan, again)
     for path in (again / "populations").glob("*.npz"):
@@ -346,7 +347,7 @@ def test_groups_are_trained_apart_and_trials_keep_their_numbers(folder: Path, tm
     )
     with counting() as counter:
         sweeping.run(a_plan, tmp_path / "it")
-    shapes = [[one.model.channels for one in job.experiments] for job in counter.jobs]
+    shapes = [[one.model["channels"] for one in job.experiments] for job in counter.jobs]
     assert shapes == [[(4,)] * 4, [(4, 4)] * 4]
     rows = list(csv.DictReader((tmp_path / "it" / "trials.csv").read_text().splitlines()))
     rates = ["0.001", "0.01", "0.03", "0.1"]
@@ -362,7 +363,7 @@ def test_trial_that_diverges_is_a_result(folder: Path, tmp_path: Path) -> None:
     a_plan = sweeping.make(folder, **rates, sweep__seeds=2, sweep__confirm_seeds=0)
     sweeping.run(a_plan, tmp_path / "it")
     tame, wild = sweeping.results(a_plan, tmp_path / "it")
-    assert (tame.state, wild.state, wild.value) == (study.COMPLETE, study.NONFINITE, None)
+    assert (tame.state, wild.state, wild.value) == (trials.COMPLETE, trials.NONFINITE, None)
     assert tame.value is not None
     assert all(seed["diverged"] is not None for seed in wild.seeds)
     rows = list(csv.DictReader((tmp_path / "it" / "trials.csv").read_text().splitlines()))
@@ -381,7 +382,7 @@ def test_steps_that_are_left_out_make_a_result_too(folder: Path, tmp_path: Path)
     )
     best = sweeping.run(a_plan, tmp_path / "it")
     tame, wild = sweeping.results(a_plan, tmp_path / "it")
-    assert (tame.state, wild.state, wild.value) == (study.COMPLETE, study.NONFINITE, None)
+    assert (tame.state, wild.state, wild.value) == (trials.COMPLETE, trials.NONFINITE, None)
     assert (best["confirmed"]["winner"]["diverged"], best["confirmed"]["base"]["diverged"]) == (0, 2)
     assert "as configured, on all training images: all 2 seeds diverged" in best["summary"]
 

@@ -40,7 +40,9 @@ class OurRunner:
         self.feed, self.compiled = feed.make(experiment, training), False
         held_out = {"test": test}
         batch = experiment.eval.batch_size
-        self.scorer = score.Scorer(self.state.recipe.network, held_out, batch, self.state.members)
+        self.scorer = score.Scorer(
+            self.state.program.network, experiment.eval.metrics, held_out, batch, self.state.population
+        )
         self.epochs = 0
 
     def step(self) -> None:
@@ -62,9 +64,9 @@ class OurRunner:
 
     def evaluate(self) -> float:
         """See `protocol.Runner`."""
-        scores = self.scorer(self.state.params)
+        scores = self.scorer(self.state.variables)
         assert scores is not None
-        return float((scores["test"].correct / scores["test"].count).mean())
+        return float((scores["test"].totals["accuracy"] / scores["test"].count).mean())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""The device that JAX computes on, as facts and in words."""
+
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmids_cnn.devices import cores
+from mmids_cnn.errors import DeviceError
+
+
+def found() -> dict[str, Any]:
+    """The device that JAX computes on: `platform`, `kind`, `count`, and `cores` of a CPU.
+
+    Raises:
+      DeviceError: JAX finds no device of the platform asked for.
+    """
+    try:
+        devices = jax.devices()
+    except Exception as error:  # RuntimeError, or AssertionError for some platforms
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        reason = (str(error).strip() or "no device").splitlines()[0]
+        raise DeviceError(
+            f"device: expected one of JAX_PLATFORMS={wanted!r}, found: {reason}; unset JAX_PLATFORMS or "
+            "install the matching extra (mmids_cnn[cuda12], [cuda13] or [tpu])"
+        ) from error
+    facts: dict[str, Any] = {
+        "platform": devices[0].platform,
+        "kind": devices[0].device_kind,
+        "count": len(devices),
+    }
+    if facts["platform"] == "cpu":
+        facts["kind"] = _cpu_model()
+        facts["cores"] = cores.count()
+    return facts
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """One line about the device, with advice where an accelerator is there and not used."""
+    size = f"{facts['cores']} cores" if "cores" in facts else f"{facts['count']} device(s)"
+    line = f"device: {facts['platform']} ({facts['kind']}, {size})"
+    if facts["platform"] == "cpu" and shutil.which("nvidia-smi"):
+        line += "; an NVIDIA GPU is here too: install mmids_cnn[cuda13] (or [cuda12]) to use it"
+    return line
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,123 @@
+"""A batch cut into slices that a core's cache holds, and sums over them that no number of devices changes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import PartitionSpec
+
+from mmids_cnn.devices import cores, mesh
+
+# What a CPU's core takes at a time, at most. 32 examples measured best of 16, 32 and 64: their activations
+# stay in its cache.
+_SLICE = 32
+_SLICE_PIXELS = 2**16
+
+
+class Cut(NamedTuple):
+    """How a batch is cut: groups may be computed side by side, the slices of a group one after another."""
+
+    groups: int = 1
+    slices: int = 1
+    devices: int = 1  # that share the groups
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether the batch is not cut at all."""
+        return self.groups == self.slices == 1
+
+
+WHOLE = Cut()
+"""A batch in one piece: on an accelerator, and for a network that looks at all of its examples at once."""
+
+
+def cut(batch_size: int, pixels: int) -> Cut:
+    """How a batch of images of so many pixels is cut on this backend.
+
+    On a CPU nothing but these sizes decides about groups and slices, and no slice is so large that XLA would
+    cut its sums once more, by the number of threads: sums are rounded alike on any number of cores.
+    """
+    if jax.default_backend() != "cpu":
+        return WHOLE
+    size = max(1, min(_SLICE, _SLICE_PIXELS // pixels))
+    halves = -(-2 * batch_size // size)
+    count = max(-(-batch_size // size), min(2, halves))  # two halves rather than one whole
+    if count <= cores.MOST:
+        count = 1 << (count - 1).bit_length()
+    groups = min(count, cores.MOST)
+    return Cut(groups, -(-count // groups), mesh.usable_devices(groups))
+
+
+def add_up(function: Callable[..., Any], cut: Cut) -> Callable[..., Any]:
+    """Adds up `function(slice, *shared)` over the slices of a batch, the first argument.
+
+    Each device takes an equal part of the groups, one group after another, and each then has the sums. They
+    are added in one order, whatever the number of devices.
+
+    Args:
+      function: from a slice's arrays and some that all slices share, to a tree of float32, and of integers
+        whose sums float32 holds exactly (up to 2**24).
+      cut: how the batch is cut. Zeros fill it up to slices of equal length. A batch in one piece is passed
+        as it is.
+
+    Returns:
+      A function of the same arguments, the first a batch, that returns the sums.
+    """
+    if cut.in_one_piece:
+        return function
+
+    def add_slices(slices: Any, *shared: Any) -> Any:
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, function(part, *shared)), None
+
+        first = jax.tree.map(lambda array: array[0], slices)
+        shapes = jax.eval_shape(function, first, *shared)
+        zero = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        return lax.scan(add, zero, slices)[0]
+
+    def shaped(array: Any) -> Any:
+        full = jnp.pad(array, [(0, -len(array) % (cut.groups * cut.slices)), *[(0, 0)] * (array.ndim - 1)])
+        return full.reshape(cut.groups, cut.slices, -1, *array.shape[1:])
+
+    add_groups = sum_over_groups(add_slices, cut.devices)
+    return lambda batch, *shared: add_groups(jax.tree.map(shaped, batch), *shared)
+
+
+def sum_over_groups(function: Callable[..., Any], devices: int) -> Callable[..., Any]:
+    """Adds up `function(group, *shared)` over the leading axis of its first argument, on several devices.
+
+    Each device takes an equal part of the groups, one group after another, and each then has the sums. They
+    are added in one order, whatever the number of devices.
+
+    Args:
+      function: from a group's arrays and some that all share, to a tree of floats of one type, and of
+        integers whose sums this type holds exactly.
+      devices: a divisor of the number of groups.
+
+    Returns:
+      A function of the same arguments, the first stacked over groups, that returns the sums.
+    """
+
+    def on_each(groups: Any, *shared: Any) -> Any:
+        results = lax.map(lambda group: function(group, *shared), groups)
+        # One exchange, of one array: with an exchange for each array training took a quarter longer.
+        flat = lax.all_gather(jax.vmap(lambda tree: ravel_pytree(tree)[0])(results), mesh.AXIS, tiled=True)
+        # By a product, as XLA would fuse other sums into what uses them, differently for each number of
+        # devices, and round differently.
+        total = jnp.ones(len(flat), flat.dtype) @ flat
+        return ravel_pytree(jax.tree.map(lambda x: x[0], results))[1](total)
+
+    def mapped(groups: Any, *shared: Any) -> Any:
+        if jax.tree.leaves(groups)[0].shape[0] == 1:
+            return function(jax.tree.map(lambda x: x[0], groups), *shared)
+        specs: Any = (PartitionSpec(mesh.AXIS), *[PartitionSpec()] * len(shared))
+        everywhere: Any = PartitionSpec()
+        run = jax.shard_map(
+            on_each, mesh=mesh.of(devices), in_specs=specs, out_specs=everywhere, check_vma=False
+        )
+        return run(groups, *shared)
+
+    return mapped

@@ -1,0 +1,42 @@
+"""The networks that `config.model.name` can name, one small file each. Importing this imports no JAX.
+
+A network is any Linen module that is called as `module(images, *, train=False, valid=None)`: uint8 images
+`[n, height, width, channels]` in, logits `[n, classes]` out, where `valid` is false the example is padding.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+from mmids_cnn import dotted
+from mmids_cnn.schema import Leaf, Rule, leaf
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvNet:
+    """The rules of the fields of `conv_net.ConvNet`."""
+
+    channels: tuple[int, ...] = leaf(
+        "a non-empty tuple of integers >= 1, such as (16, 32, 32)",
+        lambda value: len(value) > 0 and all(c >= 1 for c in value),
+    )
+    kernel_size: int = leaf("an odd integer >= 1", lambda value: value >= 1 and value % 2 == 1)
+
+
+class Network(NamedTuple):
+    """Where a network is found, and the rules of the fields that are its settings."""
+
+    source: str
+    fields: type
+
+
+NETWORKS = {
+    "conv_net": Network("mmids_cnn.networks.conv_net:ConvNet", ConvNet),
+}
+
+NAME = Leaf(
+    str,
+    Rule(
+        f"one of {', '.join(map(repr, NETWORKS))}, or 'module:attribute' of your own",
+        lambda value: value in NETWORKS or dotted.is_dotted(value),
+    ),
+)

@@ -1,0 +1,126 @@
+"""The rules about which module may import which, read from the source; lazy imports included."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+PACKAGE = "mmids_cnn"
+COMMANDS = {"main", "evaluate", "predict", "reproduce"}
+GROUND = {"errors"}
+BELOW = {"datasets", "devices", "storage"}  # wings that the core stands on
+CORE_FOLDERS = {"networks", "layers"}
+ABOVE = {"console", "pages", "runs", "populations", "sweeps", "deploy"}  # wings that stand on the core
+ONLY_IN = {  # what else may be imported, and where alone
+    "tensorflow_datasets": {"datasets.builder", "datasets.cache", "datasets.catalogue"},
+    "optuna": {"sweeps.study"},
+    "ray": {"populations.cluster"},
+    "matplotlib": {"pages.axes", "pages.svg", "sweeps.figures", "sweeps.scales"},
+    "orbax": {"storage.checkpoints", "storage.seal"},
+    "PIL": {"deploy.pictures"},
+    "rich": {"console.terminal", "sweeps.progress"},
+    "tensorflow": set[str](),
+}
+NO_JAX = (
+    *(
+        "main",
+        "evaluate",
+        "predict",
+        "reproduce",
+        "config",
+        "schema",
+        "dotted",
+        "data",
+        "metrics",
+        "networks",
+    ),
+    *("errors", "datasets", "datasets.source", "datasets.cache", "datasets.idx", "datasets.catalogue"),
+    *("storage.files", "devices.cores", "devices.compilation", "console.command", "console.experiment_file"),
+    *("console.explain", "console.signals", "console.terminal", "runs.folder", "runs.run", "runs.compare"),
+    *("runs.clock", "sweeps.space", "sweeps.plan", "sweeps.config", "sweeps.folder", "sweeps.sweep"),
+)
+
+Imports = Mapping[str, set[str]]
+"""For each module of the package, by its name in it, what it imports: `train`, or `optax` from elsewhere."""
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """The modules of the package in a checkout by their names in it; a package is named like its folder."""
+    paths = sorted((root / PACKAGE).rglob("*.py"))
+    names = {path: path.relative_to(root / PACKAGE).with_suffix("").parts for path in paths}
+    return {".".join(parts).removesuffix(".__init__"): path for path, parts in names.items()}
+
+
+def imports(root: Path) -> dict[str, set[str]]:
+    """What each module of a checkout imports, in functions too."""
+    known = modules(root)
+    return {name: set(_imported(path, known)) for name, path in known.items() if name != "__init__"}
+
+
+def _imported(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [one if one.removeprefix(PACKAGE + ".") in known else node.module or "" for one in inner]
+        else:
+            continue
+        for name in names:
+            ours = name.removeprefix(PACKAGE + ".")
+            if ours in known:
+                yield ours
+            elif name != PACKAGE:
+                yield name.partition(".")[0]
+
+
+def wing(module: str) -> str:
+    """Where a module lives: a folder, 'command' or 'core'."""
+    first = module.partition(".")[0]
+    if first in ABOVE | BELOW:
+        return first
+    return "command" if module in COMMANDS else "core"
+
+
+def violations(found: Imports) -> list[str]:
+    """Which imports break a rule, in words; empty where all is well."""
+    said = []
+    for module, imported in found.items():
+        here = wing(module)
+        for other in sorted(imported):
+            if other not in found:
+                if other in ONLY_IN and module not in ONLY_IN[other]:
+                    said.append(f"{module} imports {other}, which is for {', '.join(sorted(ONLY_IN[other]))}")
+                continue
+            there = wing(other)
+            inside = here == there or other in GROUND
+            if here in {"core", *BELOW} and there in ABOVE:
+                said.append(f"{module} imports {other}: the core and what is below it know no wing above")
+            if here in ("devices", "storage", "pages") and not inside:
+                said.append(f"{module} imports {other}: {here} knows nothing but errors")
+            if here == "core" and there == "storage":
+                said.append(f"{module} imports {other}: the core does not store")
+            if {here, there} == {"runs", "populations"} or (here, there) == ("deploy", "sweeps"):
+                said.append(f"{module} imports {other}: {here} and {there} stand side by side")
+            if there == "command":
+                said.append(f"{module} imports {other}: a command is imported by nobody")
+    return said + [f"a circle: {' -> '.join(circle)}" for circle in _circles(found)]
+
+
+def _circles(found: Imports) -> list[list[str]]:
+    """The first circle that is met, if there is one."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str] | None:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return None
+        for other in sorted(found[module] & found.keys()):
+            circle = visit(other, [*path, module])
+            if circle:
+                return circle
+        done.add(module)
+        return None
+
+    circles = (visit(module, []) for module in found)
+    return [circle for circle in circles if circle][:1]

@@ -251,25 +251,3 @@ def test_differences_lists_all_in_the_order_of_the_tree() -> None:
         ("seed", (0, 1)),
         ("model.channels", ((16, 32, 32), (8,))),
     ]
-
-
-def test_flatten_mappings_config_dicts_and_experiments_alike() -> None:
-    assert schema.flatten({"a": 1, "b": {"c": (1, 2), "d": {"e": None}}}) == {
-        "a": 1,
-        "b.c": (1, 2),
-        "b.d.e": None,
-    }
-    assert schema.flatten({}) == {}
-    assert schema.flatten(base.get_config()) == schema.flatten(config_lib.resolve(base.get_config()))
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("aplha", "did you mean alpha? valid names: alpha, inner.beta"),
-        ("beta", "did you mean inner.beta? valid names: alpha, inner.beta"),
-        ("zzz", "valid names: alpha, inner.beta"),
-    ],
-)
-def test_nearest(name: str, hint: str) -> None:
-    assert schema.nearest(name, ["inner.beta", "alpha"]) == hint

@@ -1,14 +1,12 @@
 """Scoring: every example once, whatever the batch size, resident or streamed."""
 
-import functools
 import itertools
 
 import jax
 import numpy as np
 import pytest
 
-from mmids_cnn import data, metrics, model, score, train
-from mmids_cnn import sums as sums_lib
+from mmids_cnn import data, model, score, train
 from mmids_cnn.devices import blocks, cores
 from tests.support import oracles
 from tests.support.oracles import U
@@ -108,31 +106,6 @@ def test_number_of_cores_changes_no_bit(
         scores.append(score.Scorer(trained[0], METRICS, {"train": small.splits["train"]}, 1000)(trained[1]))
     assert scores[0] is not None
     assert digests(scores[0]) == digests(scores[1]) == digests(scores[2])
-
-
-def test_means_divide_once(logits: np.ndarray, mnist: data.Dataset) -> None:
-    labels = mnist.splits["test"].labels
-    valid, add = np.arange(COUNT) < 7000, jax.jit(functools.partial(sums_lib.add_up, METRICS))
-    halves = [add(logits[i], labels[i], valid[i]) for i in (slice(5000), slice(5000, None))]
-    means = (halves[0] + halves[1]).means("test")
-    right = (logits.argmax(-1) == labels)[:7000].sum()
-    assert means["test/count"] == 7000
-    assert means["test/accuracy"] == right / 7000
-    loss = oracles.cross_entropy(logits[:7000], labels[:7000]).mean()
-    assert means["test/loss"] == pytest.approx(loss, rel=np.sqrt(COUNT) * U)
-    assert sums_lib.zero(METRICS, 10).means("test") == {"test/loss": 0, "test/accuracy": 0, "test/count": 0}
-
-
-def test_confusion_counts_by_true_and_predicted_class(logits: np.ndarray, mnist: data.Dataset) -> None:
-    labels, predictions = mnist.splits["test"].labels, logits.argmax(-1)
-    counts = metrics.confusion(labels, predictions, 10)
-    assert counts.sum() == COUNT
-    assert counts.sum(1).tolist() == np.bincount(labels, minlength=10).tolist()
-    assert counts.sum(0).tolist() == np.bincount(predictions, minlength=10).tolist()
-    assert counts.trace() == (labels == predictions).sum()
-    assert counts[7, 2] == ((labels == 7) & (predictions == 2)).sum()
-    by_hand = metrics.confusion(np.array([0, 2, 2]), np.array([1, 2, 0]), 3)
-    assert by_hand.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
 
 
 def test_scoring_stops_when_asked(

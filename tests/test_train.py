@@ -1,15 +1,12 @@
 """`train_step` and the random streams: what a step does, leaves alone and refuses."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, keys, loop, losses, model, train
-from mmids_cnn.errors import NonFiniteError
+from mmids_cnn import data, feed, losses, model, train
 from tests.support import oracles
 from tests.support.oracles import U
 from tests.support.suite import BatchOf, Vary, digests
@@ -189,22 +186,6 @@ def test_a_step_that_is_not_finite_is_skipped(vary: Vary, small: data.Dataset, b
     assert (abs(moved) > 0.9e-3).all()  # Adam's first step: the rate, 1e-3
 
 
-@pytest.mark.parametrize(("step", "where"), [(0, r"step 1 \(epoch 1\)"), (12, r"step 13 \(epoch 2\)")])
-def test_fit_stops_where_training_diverges(vary: Vary, small: data.Dataset, step: int, where: str) -> None:
-    experiment = vary(num_epochs=3, optimizer={"learning_rate": 1e30}, model=TINY)
-    state = train.init_state(experiment, small).replace(step=jnp.int32(step))
-    with pytest.raises(NonFiniteError, match=where):
-        list(loop.fit(experiment, small, state))
-
-
-def test_fit_goes_on_where_it_is_told_to_skip(vary: Vary, small: data.Dataset) -> None:
-    settings: dict[str, Any] = {"optimizer": {"learning_rate": 1e30}, "train": {"on_nonfinite": "skip"}}
-    experiment = vary(num_epochs=2, model=TINY, **settings)
-    *_, last = loop.fit(experiment, small)
-    assert (last.step, last.state.step, last.state.nonfinite) == (16, 16, 15)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.state.params))
-
-
 def train_three_steps(experiment: config_lib.Experiment, dataset: data.Dataset) -> train.TrainState:
     batches = feed.make(experiment, dataset.splits["train"])
     state = train.init_state(experiment, dataset)
@@ -225,20 +206,3 @@ def test_seeds_begin_with_different_weights(vary: Vary, small: data.Dataset) -> 
         first, second = (np.asarray(params[layer]["kernel"]) for params in (one, other))
         # Independent numbers differ by sqrt(2) of their spread.
         assert np.std(first - second) == pytest.approx(np.sqrt(2) * np.std(first), rel=0.2)
-
-
-@pytest.mark.parametrize("name", ["params", "order"])
-@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
-def test_a_seed_is_the_same_as_python_number_and_as_array(seed: int, name: str) -> None:
-    number, array = keys.stream(seed, name), keys.stream(jnp.uint32(seed), name)
-    assert jax.random.key_data(number).tolist() == jax.random.key_data(array).tolist()
-
-
-def test_no_two_keys_of_any_seed_stream_or_index_are_equal() -> None:
-    def of_seed(seed: jax.Array) -> jax.Array:
-        streams = [keys.stream(seed, name) for name in ("params", "order")]
-        elements = [jax.random.fold_in(stream, i) for stream in streams for i in range(20)]
-        return jax.random.key_data(jnp.stack([*streams, *elements]))
-
-    found = np.asarray(jax.vmap(of_seed)(jnp.arange(500, dtype=jnp.uint32))).reshape(-1, 2)
-    assert len(np.unique(found, axis=0)) == len(found) == 500 * 42

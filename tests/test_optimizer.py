@@ -1,5 +1,6 @@
-"""The arithmetic, against plain NumPy in float64 or numbers worked out by hand."""
+"""Optimizers and schedules, against NumPy in float64 and numbers worked out by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,24 +9,12 @@ import numpy as np
 import pytest
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, losses, model, optimizer, score, train
-from mmids_cnn.networks.conv_net import ConvNet
-from tests.support import oracles
+from mmids_cnn import data, model, optimizer, train
+from mmids_cnn.errors import ConfigError
 from tests.support.oracles import U
-from tests.support.suite import BatchOf, Vary
+from tests.support.suite import BatchOf, Vary, digests
 
 LEARNING_RATE = 1e-3
-
-
-def block(images: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """What one block of the model puts out, [n, h//2, w//2, features]: a network whose dense layer copies."""
-    n, height, width, _ = images.shape
-    shape = (height // 2, width // 2, kernel.shape[3])
-    features = int(np.prod(shape))
-    network = model.Network(ConvNet(features, (kernel.shape[3],), kernel.shape[0]), features)
-    dense = {"kernel": jnp.eye(features), "bias": jnp.zeros(features)}
-    params = {"ConvPool_0": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}, "Dense_0": dense}
-    return score.logits(network, {"params": params}, images).reshape(n, *shape)
 
 
 def random_params(params: model.Params, seed: int) -> dict[str, Any]:
@@ -33,85 +22,6 @@ def random_params(params: model.Params, seed: int) -> dict[str, Any]:
     generator = np.random.default_rng(seed)
     noise = lambda x: jnp.asarray(x + generator.normal(0, 0.1, x.shape), jnp.float32)  # noqa: E731
     return jax.tree.map(noise, dict(params))
-
-
-def test_block_by_hand() -> None:
-    image = np.array([[255, 0, 0, 0], [0, 0, 0, 51], [0, 0, 0, 0], [0, 0, 102, 0]], np.uint8)
-    kernel = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32)
-    # One lit pixel puts the kernel, turned by 180 degrees and scaled, around itself:
-    #   5    4    0   0        + 0.2 * (0 0 9 8; 0 0 6 5; 0 0 3 2; 0 0 0 0)
-    #   2    1    0   0        + 0.4 * (0 0 0 0; 0 0 0 0; 0 9 8 7; 0 6 5 4)
-    #   0    0    0   0
-    #   0    0    0   0
-    # Windows: max(5, 4, 2, 1), max(1.8, 1.6, 1.2, 1), max(0, 3.6, 0, 2.4), max(3.8, 3.2, 2, 1.6); minus 2.
-    got = block(image[None, :, :, None], kernel[:, :, None, None], np.array([-2], np.float32))
-    np.testing.assert_allclose(got[0, :, :, 0], np.array([[3.0, 0.0], [1.6, 1.8]]), atol=16 * U * 5)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "channels", "side"), [(8, 8, 1, 3), (7, 10, 3, 3), (9, 9, 2, 5), (6, 6, 4, 1)]
-)
-def test_block_agrees_with_numpy(height: int, width: int, channels: int, side: int) -> None:
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (3, height, width, channels), np.uint8)
-    kernel = generator.normal(size=(side, side, channels, 5)).astype(np.float32)
-    bias = generator.normal(size=5).astype(np.float32)
-    x = images / 255
-    want = oracles.pool(np.maximum(oracles.convolve(x, kernel) + bias, 0))
-    terms = side * side * channels + 2
-    bound = terms * U / (1 - terms * U) * oracles.pool(oracles.convolve(x, abs(kernel)) + abs(bias))
-    got = block(images, kernel, bias)
-    assert (want == 0).any() and (want > 0).any()
-    assert (abs(got - want) <= bound).all()
-
-
-def test_forward_agrees_with_numpy_on_real_images(
-    experiment: config_lib.Experiment, small: data.Dataset
-) -> None:
-    state = train.init_state(experiment, small)
-    params = random_params(state.params, 1)
-    images = small.splits["test"].images[:64]
-    want, bound = oracles.forward(params, images)
-    got = score.logits(state.program.network, {"params": params}, images)
-    assert bound.max() < 1e-3 * want.std()
-    assert (abs(got - want) <= bound).all()
-
-
-EXTREME = [
-    [0, 0, 0],
-    [1, 2, 3],
-    [1e4, -1e4, 0],
-    [-1e4, 0, 1e4],
-    [1e30, 0, -1e30],
-    [80, 80, 80],
-    [-500, -501, -502],
-]
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
-def test_cross_entropy_agrees_with_numpy(smoothing: float) -> None:
-    logits = np.repeat(np.array(EXTREME, np.float32), 3, axis=0)
-    labels = np.tile(np.arange(3, dtype=np.int32), len(EXTREME))
-    want = oracles.cross_entropy(logits, labels, smoothing)
-    got = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(labels), smoothing)
-    bound = 8 * U * (np.ptp(logits, axis=-1) + np.log(3))  # a shift of all logits costs no digit
-    assert (abs(got - want) <= bound).all()
-
-
-def test_cross_entropy_by_hand() -> None:
-    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
-    label = jnp.array([1], jnp.int32)
-    # Smoothed by 0.3 the target is (0.1, 0.8, 0.1): 0.1 ln 2 + 0.9 ln 4 = 1.9 ln 2.
-    for smoothing, want in ((0.0, np.log(4)), (0.3, 1.9 * np.log(2))):
-        assert losses.cross_entropy(logits, label, smoothing)[0] == pytest.approx(want, rel=8 * U)
-
-
-def test_gradient_of_cross_entropy_is_probability_minus_target() -> None:
-    logits = np.array(EXTREME, np.float32)
-    labels = jnp.zeros(len(EXTREME), jnp.int32)
-    got = jax.grad(lambda x: losses.cross_entropy(x, labels, 0.3).sum())(jnp.asarray(logits))
-    want = oracles.softmax(logits.astype(np.float64)) - [0.8, 0.1, 0.1]
-    np.testing.assert_allclose(got, want, atol=16 * U)
 
 
 def hyperparams(vary: Vary, **changes: Any) -> optimizer.Hyperparams:
@@ -233,28 +143,33 @@ def test_steps_follow_the_schedule(vary: Vary, small: data.Dataset, batch_of: Ba
         np.testing.assert_allclose(moved, -LEARNING_RATE * factor * gradient, atol=16 * U * LEARNING_RATE)
 
 
-def test_gradient_of_the_network_agrees_with_finite_differences(
-    experiment: config_lib.Experiment, small: data.Dataset, batch_of: BatchOf
-) -> None:
-    batch, h = batch_of(range(8), 128), 1e-6
-    state = train.init_state(experiment, small)
-    state = state.replace(
-        params=random_params(state.params, 2),  # no zero biases: black pixels would sit on ReLU's kink
-        h=state.h._replace(b1=jnp.float32(0)),  # then Adam's mean is the gradient
+def test_first_lion_step_moves_each_weight_by_the_rate_in_the_direction_of_its_gradient(vary: Vary) -> None:
+    """Chen et al., arXiv 2302.06675, algorithm 2: the sign of b1 m + (1 - b1) g, and decay beside it."""
+    start, gradient = jnp.array([1.0, -2.0, 0.5, 0.0]), jnp.array([1e-6, -3.0, 40.0, 0.0])
+    h = hyperparams(vary, name="lion", weight_decay=0.1)
+    got = run_optax("lion", h, start, [gradient])
+    want = start - LEARNING_RATE * (np.sign(gradient) + 0.1 * start)
+    np.testing.assert_allclose(got, want, atol=4 * U)
+
+
+@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
+def test_state_of_an_optimizer_does_not_depend_on_its_numbers(name: str, vary: Vary) -> None:
+    x = {"a": jnp.ones(3)}
+    states = [
+        optimizer.make(name, hyperparams(vary, name=name, b1=b1, learning_rate=rate), jnp.float32(rate)).init(
+            x
+        )
+        for b1, rate in ((0.9, 1e-3), (0.5, 0.1))
+    ]
+    assert digests(states[0]) == digests(states[1])
+
+
+def test_own_optimizer_has_to_make_one(vary: Vary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "no_optimizer.py").write_text("def rate(h, rate):\n    return rate\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    h = hyperparams(vary)
+    expected = (
+        r"optimizer\.name: expected a function that returns an optax optimizer, got 'no_optimizer:rate'"
     )
-    gradient = jax.jit(train.train_step)(state, batch)[0].opt_state[0].mu
-    images, labels = np.asarray(batch.images[:8]), np.asarray(batch.labels[:8])
-
-    def loss(name: str, kind: str, index: tuple[int, ...], change: float) -> float:
-        params = jax.tree.map(np.float64, dict(state.params))
-        params[name][kind][index] += change
-        return oracles.cross_entropy(oracles.forward(params, images)[0], labels).mean()
-
-    for name, layer in gradient.items():
-        for kind, leaf in layer.items():
-            order = np.argsort(abs(leaf).ravel())
-            for flat in order[[-1, len(order) // 2]]:  # a large entry and a middling one
-                index = tuple(int(i) for i in np.unravel_index(flat, leaf.shape))
-                slope = (loss(name, kind, index, h) - loss(name, kind, index, -h)) / (2 * h)
-                # Sums of up to 8 * 784 terms of either sign: errors grow as the root of their number.
-                assert abs(leaf[index] - slope) < 80 * U * abs(leaf).max(), (name, kind, index)
+    with pytest.raises(ConfigError, match=expected):
+        optimizer.make("no_optimizer:rate", h, h.learning_rate)

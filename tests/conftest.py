@@ -23,6 +23,25 @@ from mmids_cnn import data, train
 from mmids_cnn.storage import files
 from tests.support import processes
 
+SLOW = ("promises", "commands", "runs", "populations")  # folders of tests that train in processes
+SLOW_FILES = (
+    "test_sweep.py",
+    "test_score.py",
+    "test_optimizer.py",
+    "test_feed.py",
+    "test_layers.py",
+    "test_train.py",
+    "test_experiments.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what `make check` leaves out."""
+    for item in items:
+        slow = item.path.parent.name in SLOW or item.path.name in SLOW_FILES
+        if slow and item.path.name != "test_layout.py":
+            item.add_marker("slow")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:

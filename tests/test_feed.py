@@ -228,7 +228,8 @@ def test_number_of_devices_changes_no_bit(
     vary: Vary, small: data.Dataset, placement: str, batch_size: int
 ) -> None:
     schedule = {"name": "adamw", "schedule": "one_cycle", "weight_decay": 1e-2}
-    experiment = vary(batch_size=batch_size, dataset={"placement": placement}, optimizer=schedule)
+    settings = {"dataset": {"placement": placement}, "optimizer": schedule, "model": {"channels": (8, 8)}}
+    experiment = vary(batch_size=batch_size, **settings)
     cut = train.program(experiment, small).cut
     assert (cut.groups, cut.slices) == {128: (4, 1), 512: (8, 2), 251: (8, 1)}[batch_size]
     assert cut.devices == jax.device_count() == 2

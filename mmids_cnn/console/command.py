@@ -101,6 +101,7 @@ def _parse_config(argv: list[str], own: Sequence[str]) -> tuple[Any, Path]:
     config = experiment_file.load(path)
     experiment_file.use_network(config, words)
     leaves = schema.flatten(config)
+    words = experiment_file.quote_tuples(words, leaves)
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=words)
     except (Exception, SystemExit) as error:  # ml_collections raises many kinds

@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,20 @@ def load(path_and_word: str) -> Any:
             "start from experiments/base.py"
         )
     return config
+
+
+def quote_tuples(argv: Sequence[str], leaves: Mapping[str, Any]) -> list[str]:
+    """The words with tuples of texts quoted: ml_collections reads `a,b` as names, and `a,m:b` not at all."""
+    return [_quoted(word, leaves) for word in argv]
+
+
+def _quoted(word: str, leaves: Mapping[str, Any]) -> str:
+    name, equals, value = word.partition("=")
+    old = leaves.get(name.lstrip("-").removeprefix("config."))
+    of_texts = isinstance(old, tuple) and old and all(isinstance(one, str) for one in old)
+    if not of_texts or not equals or value.lstrip()[:1] in ("(", "["):
+        return word
+    return f"{name}={tuple(one.strip() for one in value.split(',') if one.strip())!r}"
 
 
 def use_network(config: Any, argv: Sequence[str]) -> None:

@@ -1,7 +1,5 @@
 """The network: its arithmetic, against NumPy in float64 or worked out by hand, and what is refused."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,13 +23,6 @@ def block(images: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarra
     dense = {"kernel": jnp.eye(features), "bias": jnp.zeros(features)}
     params = {"ConvPool_0": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}, "Dense_0": dense}
     return score.logits(network, {"params": params}, images).reshape(n, *shape)
-
-
-def random_params(params: model.Params, seed: int) -> dict[str, Any]:
-    """Parameters like these, with biases that are not zero."""
-    generator = np.random.default_rng(seed)
-    noise = lambda x: jnp.asarray(x + generator.normal(0, 0.1, x.shape), jnp.float32)  # noqa: E731
-    return jax.tree.map(noise, dict(params))
 
 
 def test_block_by_hand() -> None:
@@ -68,7 +59,7 @@ def test_forward_agrees_with_numpy_on_real_images(
     experiment: config_lib.Experiment, small: data.Dataset
 ) -> None:
     state = train.init_state(experiment, small)
-    params = random_params(state.params, 1)
+    params = oracles.random_params(state.params, 1)
     images = small.splits["test"].images[:64]
     want, bound = oracles.forward(params, images)
     got = score.logits(state.program.network, {"params": params}, images)
@@ -82,7 +73,9 @@ def test_gradient_of_the_network_agrees_with_finite_differences(
     batch, h = batch_of(range(8), 128), 1e-6
     state = train.init_state(experiment, small)
     state = state.replace(
-        params=random_params(state.params, 2),  # no zero biases: black pixels would sit on ReLU's kink
+        params=oracles.random_params(
+            state.params, 2
+        ),  # no zero biases: black pixels would sit on ReLU's kink
         h=state.h._replace(b1=jnp.float32(0)),  # then Adam's mean is the gradient
     )
     gradient = jax.jit(train.train_step)(state, batch)[0].opt_state[0].mu

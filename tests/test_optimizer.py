@@ -9,19 +9,12 @@ import numpy as np
 import pytest
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, model, optimizer, train
+from mmids_cnn import data, optimizer, train
 from mmids_cnn.errors import ConfigError
 from tests.support.oracles import U
 from tests.support.suite import BatchOf, Vary, digests
 
 LEARNING_RATE = 1e-3
-
-
-def random_params(params: model.Params, seed: int) -> dict[str, Any]:
-    """Parameters like these, with biases that are not zero."""
-    generator = np.random.default_rng(seed)
-    noise = lambda x: jnp.asarray(x + generator.normal(0, 0.1, x.shape), jnp.float32)  # noqa: E731
-    return jax.tree.map(noise, dict(params))
 
 
 def hyperparams(vary: Vary, **changes: Any) -> optimizer.Hyperparams:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 U = 2.0**-24
@@ -70,3 +72,10 @@ def loss_sum(params: Mapping[str, Any], images: np.ndarray, labels: np.ndarray) 
     size = abs(logits).max(-1) + np.log(logits.shape[-1])
     off = 2 * error.max(-1) + 12 * U * size
     return each.sum(), off.sum() + len(labels) * U * each.sum()
+
+
+def random_params(params: Any, seed: int) -> dict[str, Any]:
+    """Parameters like these, with biases that are not zero."""
+    generator = np.random.default_rng(seed)
+    noise = lambda x: jnp.asarray(x + generator.normal(0, 0.1, x.shape), jnp.float32)  # noqa: E731
+    return jax.tree.map(noise, dict(params))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mmids_cnn import config as config_lib
-from mmids_cnn.storage import files
 from mmids_cnn.errors import ConfigError, RunError
+from mmids_cnn.storage import files
 
 CONFIG = "config.json"
 PROVENANCE = "provenance.json"

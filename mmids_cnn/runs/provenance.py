@@ -42,7 +42,7 @@ def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[st
 
 
 def sources(experiment: config_lib.Experiment) -> dict[str, dict[str, str | None]]:
-    """What of the experiment's is not this package's: by dotted name the folder to import from, the SHA-256."""
+    """What of the experiment's is not this package's: by dotted name, the folder it is in and its SHA-256."""
     return {
         name: {"root": str(dotted.root(name)), "sha256": dotted.digest(name)}
         for name in config_lib.sources(experiment).values()

@@ -91,9 +91,8 @@ def _train(
         "sources": provenance.sources(experiment),
         "rows": rows,
     }
-    every, per_epoch = experiment.checkpoint, train.steps_per_epoch(
-        len(dataset.splits["train"].labels), experiment.batch_size
-    )
+    per_epoch = train.steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
+    every = experiment.checkpoint
     saving = loop.Cadence(every.every_epochs, every.every_seconds, per_epoch, resumed.step)
     progress = Progress(experiment, dataset, terminal, clock)
 

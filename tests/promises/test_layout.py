@@ -51,6 +51,19 @@ def test_what_answers_at_once_imports_no_jax() -> None:
     assert done.stdout.strip() == ""
 
 
+def test_git_sees_every_module() -> None:
+    """A pattern of `.gitignore` that matches a folder of the package would leave its new files out."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    arguments = ("ls-files", "--others", "--ignored", "--exclude-standard", "*.py")
+    folders = ("mmids_cnn", "tests", "experiments")
+    for folder in folders:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, cwd=ROOT / folder
+        )
+        assert done.stdout == ""
+
+
 def test_the_top_level_is_the_commands_and_the_core() -> None:
     assert len([*(ROOT / "mmids_cnn").glob("*.py")]) <= 24
 

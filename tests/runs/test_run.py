@@ -1,6 +1,5 @@
 """Whole runs through the real commands, on a small set made of MNIST: what they write, show and refuse."""
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -15,18 +14,18 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support import idx_files
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments import base
-from mmids_cnn import data
 from mmids_cnn import config as config_lib
+from mmids_cnn import data
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
 from mmids_cnn.storage import checkpoints, files
+from tests.support import idx_files
 
 ROOT = Path(__file__).parents[2]
 DIGITS = idx_files.digits(300, 100)

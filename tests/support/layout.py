@@ -36,7 +36,7 @@ NO_JAX = (
     *("errors", "datasets", "datasets.source", "datasets.cache", "datasets.idx", "datasets.catalogue"),
     *("storage.files", "devices.cores", "devices.compilation", "console.command", "console.experiment_file"),
     *("console.explain", "console.signals", "console.terminal", "runs.folder", "runs.run", "runs.compare"),
-    *("runs.clock", "sweeps.space", "sweeps.plan", "sweeps.config", "sweeps.folder", "sweeps.sweep"),
+    *("sweeps.space", "sweeps.plan", "sweeps.config", "sweeps.folder", "sweeps.sweep"),
 )
 
 Imports = Mapping[str, set[str]]

@@ -45,11 +45,12 @@ class Progress:
         self._examples = len(dataset.splits["train"].labels)
         self._per_epoch = train.steps_per_epoch(self._examples, self._batch_size)
         self._terminal, self._clock = terminal, clock
+        self._metrics = metrics.by_label(experiment.eval.metrics)
         self._last: tuple[int, float] | None = None  # images and seconds of training at the point before
 
     def row(self, row: Mapping[str, float | int | None]) -> None:
         """Shows a row of metrics."""
-        self._terminal.row(row, lambda name, value: metrics.metric(name).show(value))
+        self._terminal.row(row, self._show)
 
     def point(self, point: loop.Point) -> None:
         """Shows how far training is; the rate is that of the piece just trained."""
@@ -66,3 +67,6 @@ class Progress:
         what = f"epoch {min(epochs + 1, self._num_epochs)}/{self._num_epochs}"
         done = epochs * self._examples + inside * self._batch_size
         self._terminal.progress(what, done, self._num_epochs * self._examples, rate, "images")
+
+    def _show(self, column: str, value: float | None) -> str:
+        return self._metrics[column.rpartition("/")[2]].show(value)

@@ -1,4 +1,4 @@
-"""A data set as arrays, and the order of its examples in each epoch."""
+"""A data set as arrays: its splits, what is held out of them, labels as unit vectors and back."""
 
 import dataclasses
 import hashlib

@@ -1,6 +1,8 @@
 """Metrics summed over examples on the device: merged by addition, divided by their count once."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -42,10 +44,14 @@ def _rank(name: str) -> tuple[int, str]:
 
 def zero(names: Sequence[str], classes: int) -> Sums:
     """Sums over no example of the metrics of some names, for logits of so many classes."""
+    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), _shapes(tuple(names), classes))
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(names: tuple[str, ...], classes: int) -> Any:
     logits = jax.ShapeDtypeStruct((1, classes), jnp.float32)
     label, valid = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.bool_)
-    shapes = jax.eval_shape(lambda *batch: add_up(names, *batch), logits, label, valid)
-    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    return jax.eval_shape(lambda *batch: add_up(names, *batch), logits, label, valid)
 
 
 def add_up(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, dotted, keys, losses, model, optimizer, sums
-from mmids_cnn.devices import cores, microbatches
+from mmids_cnn.devices import compilation, cores, microbatches
 
 
 class Batch(NamedTuple):
@@ -114,7 +114,8 @@ def init_state(experiment: config_lib.Experiment, dataset: data.Dataset) -> Trai
     Raises:
       ConfigError: see `program`.
     """
-    return _init(program(experiment, dataset), optimizer.hyperparams(experiment), dataset.image_shape)
+    made = program(experiment, dataset)
+    return _init(None)(optimizer.hyperparams(experiment), made, dataset.image_shape)
 
 
 def init_population(experiments: Sequence[config_lib.Experiment], dataset: data.Dataset) -> TrainState:
@@ -128,10 +129,10 @@ def init_population(experiments: Sequence[config_lib.Experiment], dataset: data.
     if len(programs) != 1:
         raise ValueError(f"experiments: expected one program for all, got {len(programs)}")
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *map(optimizer.hyperparams, experiments))
-    return _init_population(programs.pop(), stacked, dataset.image_shape)
+    return _init(len(experiments))(stacked, programs.pop(), dataset.image_shape)
 
 
-def init_from(program: Program, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:
+def init_from(h: optimizer.Hyperparams, program: Program, image_shape: tuple[int, ...]) -> TrainState:
     """The state before the first step, of a program and its numbers; may be mapped over `h` by `vmap`."""
     variables = dict(model.init(program.network, keys.stream(h.seed, "params"), image_shape))
     params = variables.pop("params")
@@ -147,12 +148,15 @@ def init_from(program: Program, h: optimizer.Hyperparams, image_shape: tuple[int
     )
 
 
-_init = jax.jit(init_from, static_argnames=("program", "image_shape"))
+@functools.cache
+def _init(population: int | None) -> Any:
+    """`init_from` as a program, of one state or of so many."""
 
+    def init(h: optimizer.Hyperparams, program: Program, image_shape: tuple[int, ...]) -> TrainState:
+        one = functools.partial(init_from, program=program, image_shape=image_shape)
+        return one(h) if population is None else jax.vmap(one)(h)
 
-@functools.partial(jax.jit, static_argnames=("program", "image_shape"))
-def _init_population(program: Program, h: optimizer.Hyperparams, image_shape: tuple[int, ...]) -> TrainState:
-    return jax.vmap(lambda h: init_from(program, h, image_shape))(h)
+    return compilation.run_once(init, static_argnames=("program", "image_shape"))
 
 
 def begin_epoch(state: TrainState) -> TrainState:

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from experiments import base
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, train
 from mmids_cnn.storage import files
-from tests.support import processes
+from tests.support import forking, processes
 
 SLOW = ("promises", "commands", "runs", "populations")  # folders of tests that train in processes
 SLOW_FILES = (
@@ -119,20 +119,40 @@ def batch_of(mnist: data.Dataset) -> BatchOf:
     return call
 
 
+# What a run imports, but for the command itself. JAX, being there already, does not read the environment.
+IMPORTS = """
+import jax
+import mmids_cnn.deploy.pictures, mmids_cnn.score
+from mmids_cnn.devices import compilation
+from mmids_cnn.runs import run, session, trained
+from mmids_cnn.sweeps import sweep
+
+def use_cache(folder, use=compilation.use_cache):
+    use(folder)
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+compilation.use_cache = use_cache
+"""
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[forking.Forking]:
+    """Runs commands as a user does, in processes that are forked from one that has imported JAX."""
+    with forking.started(tmp_path_factory.mktemp("warm"), IMPORTS) as it:
+        yield it
+
+
 @pytest.fixture
-def command_line(data_dir: Path, tmp_path: Path) -> CommandLine:
+def command_line(warm: forking.Forking, data_dir: Path, tmp_path: Path) -> CommandLine:
     """Runs `python -m mmids_cnn.<module> <arguments>` in an empty folder, on the data of the tests."""
 
+    own = {"TFDS_DATA_DIR": str(data_dir), "XDG_CACHE_HOME": str(data_dir.parent / "cache")}
+
     def call(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", f"mmids_cnn.{module}", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "TFDS_DATA_DIR": str(data_dir), **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        command = [sys.executable, "-m", f"mmids_cnn.{module}", *arguments]
+        return warm.run(command, tmp_path, {**os.environ, **own, **environment})
 
     return call
 
@@ -159,6 +179,6 @@ def unbroken(shared_root: Path) -> Path:
 
 
 @pytest.fixture
-def place(shared_root: Path, tmp_path: Path) -> processes.Place:
+def place(warm: forking.Forking, shared_root: Path, tmp_path: Path) -> processes.Place:
     """Where a test starts runs of its own."""
-    return processes.Place(shared_root, tmp_path)
+    return processes.Place(shared_root, tmp_path, warm)

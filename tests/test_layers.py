@@ -106,7 +106,7 @@ def test_block_is_conv_relu_pool(shape: Any) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("shape", SHAPES[::2])
+@pytest.mark.parametrize("shape", SHAPES[1:3])
 def test_float64_is_kept_and_exact(shape: Any, form: str) -> None:
     function, native, count = FORMS[form]
     with jax.enable_x64(True):
@@ -148,7 +148,7 @@ def test_rows_of_a_batch_are_independent() -> None:
     ("form", "shared"),
     [("block", True), ("block", False), ("convolution", True), ("convolution", False), ("max_pool", False)],
 )
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[1], SHAPES[3]])
+@pytest.mark.parametrize("shape", [SHAPES[1]])
 def test_vmap_over_models_is_each_model_alone(shape: Any, shared: Any, form: str) -> None:
     function, _, count = FORMS[form]
     each = [sample(shape, seed=seed)[:count] for seed in range(3)]

@@ -11,7 +11,7 @@ from mmids_cnn.errors import ConfigError
 from mmids_cnn.networks.conv_net import ConvNet
 from tests.support import oracles
 from tests.support.oracles import U
-from tests.support.suite import BatchOf, Vary
+from tests.support.suite import BatchOf, Vary, step
 
 
 def block(images: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_gradient_of_the_network_agrees_with_finite_differences(
         ),  # no zero biases: black pixels would sit on ReLU's kink
         h=state.h._replace(b1=jnp.float32(0)),  # then Adam's mean is the gradient
     )
-    gradient = jax.jit(train.train_step)(state, batch)[0].opt_state[0].mu
+    gradient = step(state, batch)[0].opt_state[0].mu
     images, labels = np.asarray(batch.images[:8]), np.asarray(batch.labels[:8])
 
     def loss(name: str, kind: str, index: tuple[int, ...], change: float) -> float:

@@ -12,7 +12,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data, optimizer, train
 from mmids_cnn.errors import ConfigError
 from tests.support.oracles import U
-from tests.support.suite import BatchOf, Vary, digests
+from tests.support.suite import BatchOf, Vary, digests, step
 
 LEARNING_RATE = 1e-3
 
@@ -72,7 +72,6 @@ def test_three_steps_of_adam_on_the_network(
     experiment: config_lib.Experiment, small: data.Dataset, batch_of: BatchOf
 ) -> None:
     state = train.init_state(experiment, small)
-    step = jax.jit(train.train_step)
     start, gradients, before = state.params, [], jax.tree.map(jnp.zeros_like, state.params)
     for i in range(3):
         state, _ = step(state, batch_of(range(128 * i, 128 * i + 128), 128))
@@ -127,7 +126,7 @@ def test_learning_rate(vary: Vary, schedule: str, warmup: float, step: int, fact
 def test_steps_follow_the_schedule(vary: Vary, small: data.Dataset, batch_of: BatchOf) -> None:
     settings = {"name": "sgd", "b1": 0.0, "schedule": "one_cycle", "warmup_fraction": 0.25}
     experiment = vary(num_epochs=1, optimizer=settings, model={"channels": (2,)})  # 8 steps, 2 of them rising
-    state, step = train.init_state(experiment, small), jax.jit(train.train_step)
+    state = train.init_state(experiment, small)
     for factor in (1 / 2, 1, 1, 5 / 6):
         before = np.float64(state.params["Dense_0"]["bias"])
         state, _ = step(state, batch_of(range(128), 128))

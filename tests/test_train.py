@@ -1,5 +1,7 @@
 """`train_step` and the random streams: what a step does, leaves alone and refuses."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,11 @@ import pytest
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, losses, model, train
+from mmids_cnn.devices import microbatches
 from tests.support import oracles
 from tests.support.oracles import U
-from tests.support.suite import BatchOf, Vary, digests
+from tests.support.suite import BatchOf, Vary, digests, step
 
-STEP = jax.jit(train.train_step)
 TINY = {"channels": (2,)}
 
 
@@ -40,8 +42,9 @@ def assert_equal_to_rounding(got: train.TrainState, want: train.TrainState) -> N
 def test_a_step_is_the_same_without_jit(vary: Vary, small: data.Dataset, batch_of: BatchOf) -> None:
     tiny = {"channels": (2,), "kernel_size": 1}  # every operation is compiled by itself
     state = train.init_state(vary(model=tiny, optimizer={"b1": 0.0}, batch_size=16), small)
+    state = state.replace(program=dataclasses.replace(state.program, cut=microbatches.WHOLE))
     batch = batch_of(range(12), 16)
-    jitted, plain = STEP(state, batch), train.train_step(state, batch)
+    jitted, plain = step(state, batch), train.train_step(state, batch)
     assert_equal_to_rounding(jitted[0], plain[0])
     assert jitted[0].step == plain[0].step == 1
     assert jitted[1].count == plain[1].count == 12
@@ -51,12 +54,12 @@ def test_the_order_within_a_batch_changes_nothing_but_rounding(
     start: train.TrainState, batch_of: BatchOf
 ) -> None:
     order = np.random.default_rng(0).permutation(128)
-    assert_equal_to_rounding(STEP(start, batch_of(order, 128))[0], STEP(start, batch_of(range(128), 128))[0])
+    assert_equal_to_rounding(step(start, batch_of(order, 128))[0], step(start, batch_of(range(128), 128))[0])
 
 
 def test_a_padded_batch_of_96_counts_as_96(start: train.TrainState, batch_of: BatchOf) -> None:
-    padded, sums = STEP(start, batch_of(range(96), 128))
-    alone, _ = STEP(start, batch_of(range(96), 96))
+    padded, sums = step(start, batch_of(range(96), 128))
+    alone, _ = step(start, batch_of(range(96), 96))
     assert_equal_to_rounding(padded, alone)
     batch = batch_of(range(96), 96)
     images, labels = np.asarray(batch.images), np.asarray(batch.labels)
@@ -68,7 +71,7 @@ def test_a_padded_batch_of_96_counts_as_96(start: train.TrainState, batch_of: Ba
 
 def test_the_gradient_of_a_padded_batch_is_a_mean_over_96(start: train.TrainState, batch_of: BatchOf) -> None:
     batch = batch_of(range(96), 128)
-    got = gradient(STEP(start, batch)[0])["['Dense_0']['bias']"]
+    got = gradient(step(start, batch)[0])["['Dense_0']['bias']"]
     logits, error = oracles.forward(start.params, np.asarray(batch.images[:96]))
     each = oracles.softmax(logits) - np.eye(10)[np.asarray(batch.labels[:96])]
     assert (abs(got - each.mean(0)) <= error.max() + 96 * U * abs(each).mean(0)).all()
@@ -79,14 +82,14 @@ def test_what_fills_up_a_batch_changes_no_bit(start: train.TrainState, batch_of:
     garbage = jax.tree.map(lambda real, junk: real.at[96:].set(junk[96:]), black, garbage)
     garbage = garbage._replace(valid=black.valid)
     assert digests(garbage.images) != digests(black.images)
-    assert digests(STEP(start, garbage)) == digests(STEP(start, black))
+    assert digests(step(start, garbage)) == digests(step(start, black))
 
 
 def test_sums_add_up_over_steps_and_restart_with_the_epoch(
     start: train.TrainState, batch_of: BatchOf
 ) -> None:
-    state, first = STEP(start, batch_of(range(128), 128))
-    state, second = STEP(state, batch_of(range(96), 128))
+    state, first = step(start, batch_of(range(128), 128))
+    state, second = step(state, batch_of(range(96), 128))
     assert state.sums.count == 224
     assert state.sums.totals["loss"] == first.totals["loss"] + second.totals["loss"]
     assert state.sums.totals["accuracy"] == first.totals["accuracy"] + second.totals["accuracy"]
@@ -98,14 +101,14 @@ def test_sums_add_up_over_steps_and_restart_with_the_epoch(
 def test_label_smoothing_draws_targets_towards_the_mean(start: train.TrainState, batch_of: BatchOf) -> None:
     batch = batch_of(range(128), 128)
     smooth = start.replace(h=start.h._replace(label_smoothing=jnp.float32(0.25)))
-    state, sums = STEP(smooth, batch)
+    state, sums = step(smooth, batch)
     logits, error = oracles.forward(start.params, np.asarray(batch.images))
     target = 0.75 * np.eye(10)[np.asarray(batch.labels)] + 0.025
     want = (oracles.softmax(logits) - target).mean(0)
     got = gradient(state)["['Dense_0']['bias']"]
     assert (abs(got - want) <= error.max() + 128 * U).all()
     assert (
-        sums.totals["loss"] == STEP(start, batch)[1].totals["loss"]
+        sums.totals["loss"] == step(start, batch)[1].totals["loss"]
     )  # the loss that is reported is the plain one
 
 
@@ -115,7 +118,7 @@ def test_without_weights_the_loss_is_ln_10(
 ) -> None:
     state = start.replace(params=jax.tree.map(jnp.zeros_like, start.params))
     state = state.replace(h=state.h._replace(label_smoothing=jnp.float32(smoothing)))
-    _, sums = STEP(state, batch_of(range(128), 128))
+    _, sums = step(state, batch_of(range(128), 128))
     assert sums.totals["loss"] == pytest.approx(128 * np.log(10), rel=128 * U)
 
 
@@ -152,8 +155,8 @@ def test_a_step_that_is_not_finite_freezes_the_state(
 ) -> None:
     # Weights so large that ink overflows float32, while a black image gives logits of 0.
     before = scaled(start, scales)
-    before = before.replace(opt_state=STEP(start, batch_of(range(128), 128))[0].opt_state)
-    failed, sums = STEP(before, batch_of(range(128), 128))
+    before = before.replace(opt_state=step(start, batch_of(range(128), 128))[0].opt_state)
+    failed, sums = step(before, batch_of(range(128), 128))
     assert np.isfinite(sums.totals["loss"]) == (scales is not LARGE_LOSS)
     if scales is LARGE_MOMENT:
         images, labels, _ = batch_of(range(128), 128)
@@ -167,7 +170,7 @@ def test_a_step_that_is_not_finite_freezes_the_state(
     assert failed.nonfinite == 1
     assert digests(failed.replace(nonfinite=before.nonfinite)) == digests(before)
     black = batch_of([], 128)._replace(valid=jnp.ones(128, bool))
-    later, sums = STEP(failed, black)
+    later, sums = step(failed, black)
     assert sums.totals["loss"] == pytest.approx(128 * np.log(10), rel=128 * U)  # finite, and yet
     assert digests(later) == digests(failed)
 
@@ -175,12 +178,12 @@ def test_a_step_that_is_not_finite_freezes_the_state(
 def test_a_step_that_is_not_finite_is_skipped(vary: Vary, small: data.Dataset, batch_of: BatchOf) -> None:
     experiment = vary(train={"on_nonfinite": "skip"}, model=TINY, optimizer={"b1": 0.0})
     before = scaled(train.init_state(experiment, small), {"ConvPool_0": 1e25, "Dense_0": 1e25})
-    skipped, sums = STEP(before, batch_of(range(128), 128))
+    skipped, sums = step(before, batch_of(range(128), 128))
     assert not np.isfinite(sums.totals["loss"])
     assert (skipped.step, skipped.nonfinite) == (1, 1)
     assert digests(skipped.replace(step=before.step, nonfinite=before.nonfinite)) == digests(before)
     black = batch_of([], 128)._replace(valid=jnp.ones(128, bool))
-    later, _ = STEP(skipped, black)
+    later, _ = step(skipped, black)
     assert (later.step, later.nonfinite, later.sums.count) == (2, 1, 128)
     moved = later.params["Dense_0"]["bias"] - before.params["Dense_0"]["bias"]
     assert (abs(moved) > 0.9e-3).all()  # Adam's first step: the rate, 1e-3

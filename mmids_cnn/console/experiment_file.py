@@ -12,9 +12,7 @@ from ml_collections import ConfigDict
 from mmids_cnn import dotted, networks
 from mmids_cnn.errors import ConfigError
 
-CHECKOUT = Path(__file__).parents[
-    2
-]  # where the package is used from its repository: `experiments` lies there
+CHECKOUT = Path(__file__).parents[2]  # where `experiments` lies, if the package is used from its repository
 BASE = CHECKOUT / "experiments" / "base.py"
 
 

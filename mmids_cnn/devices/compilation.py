@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -49,6 +50,14 @@ def compile_lowered(lowered: Any) -> Any:
     with contextlib.suppress(AttributeError, OSError, TypeError):  # of a system without it
         ctypes.CDLL(None).malloc_trim(0)
     return compiled
+
+
+def run_once(function: Callable[..., Any], static_argnames: Sequence[str] = ()) -> Any:
+    """`jax.jit` for what runs once: on a CPU compiled with little optimization, in a sixth of the time."""
+    import jax  # here, as what is above is needed before it is imported
+
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, static_argnames=static_argnames, compiler_options=options)
 
 
 def _remove_torn_entries(folder: Path) -> None:

@@ -131,7 +131,7 @@ def test_preparing_data(place: Place) -> None:
 def test_compiling(place: Place) -> None:
     process = place.start("run", "--compilation_cache=", "--config.model.channels=16,32,32")
     assert until(process, lambda: "workdir: run" in place.output("run")[0])
-    time.sleep(2)  # compiling takes several
+    time.sleep(1)  # compiling takes several
     assert "first step" not in place.output("run")[0]
     assert stopped(process, signal.SIGTERM) < SECONDS
     assert place.output("run")[1] == f"stopped by SIGTERM: {NOTHING}\n"

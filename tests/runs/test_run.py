@@ -25,7 +25,7 @@ from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
 from mmids_cnn.storage import checkpoints, files
-from tests.support import idx_files
+from tests.support import forking, idx_files
 
 ROOT = Path(__file__).parents[2]
 DIGITS = idx_files.digits(300, 100)
@@ -63,17 +63,10 @@ class Runs(NamedTuple):
     work: Path
     shown: dict[str, str]
     no_jax: str
+    warm: forking.Forking
 
     def command(self, module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(module, *arguments),
-            cwd=self.work,
-            env=environment_of(self.root, **environment),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return self.warm.run(command(module, *arguments), self.work, environment_of(self.root, **environment))
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -104,7 +97,7 @@ def on_a_terminal(arguments: list[str], cwd: Path, environment: dict[str, str]) 
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str, warm: forking.Forking) -> Runs:
     """Trained once for all workers of the test run."""
     shared = tmp_path_factory.getbasetemp()
     root = (shared if worker_id == "master" else shared.parent) / "runs"
@@ -116,7 +109,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Runs:
             no_jax.mkdir()
             (no_jax / "jax.py").write_text("raise SystemExit('JAX was imported')")
             idx_files.write_set(root / "archives", DIGITS)
-            new = Runs(root, work, {}, str(no_jax))
+            new = Runs(root, work, {}, str(no_jax), warm)
             first = new.command("main", *ARGUMENTS, "--workdir=first")
             assert (first.returncode, first.stderr) == (0, "")
             again = on_a_terminal(
@@ -128,7 +121,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Runs:
             assert (other.returncode, other.stderr) == (0, "")
             shown = {"first": first.stdout, "again": again, "other": other.stdout}
             (root / "shown.json").write_text(json.dumps(shown))
-    return Runs(root, work, json.loads((root / "shown.json").read_text()), str(no_jax))
+    return Runs(root, work, json.loads((root / "shown.json").read_text()), str(no_jax), warm)
 
 
 def read(folder: Path, name: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import checkpoints, digests
 from tests.support import idx_files
+from tests.support.forking import Forking
 
 ROOT = Path(__file__).parents[2]
 PER_EPOCH = 13  # steps: 400 images, 32 at a time
@@ -25,11 +26,13 @@ DAMAGES = ("flip", "truncate", "delete", "swap", "zero", "append")
 class Place(NamedTuple):
     """Where runs happen: `root` holds archives, prepared data, compiled programs; `work` the run folders.
 
-    Their network has one block, about as many parameters as the reference network, and starts sooner.
+    Their network has one block, about as many parameters as the reference network, and starts sooner. What is
+    run to its end is forked by `forking`, what is started is a process from its beginning.
     """
 
     root: Path
     work: Path
+    forking: Forking | None = None
 
     def command(self, workdir: str, *overrides: str, module: str = "main") -> list[str]:
         """The command line of a run of four short epochs; later overrides win."""
@@ -46,16 +49,19 @@ class Place(NamedTuple):
     def environment(self, **extra: str) -> dict[str, str]:
         """Data and compiled programs of the tests; output as it comes; warnings are shown, once each."""
         own = {"TFDS_DATA_DIR": f"{self.root}/data", "XDG_CACHE_HOME": f"{self.root}/cache"}
-        return {**os.environ, **own, "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu", **extra}
+        return {**os.environ, **own, "JAX_PLATFORMS": "cpu", **extra}
 
     def run(
         self, workdir: str, *overrides: str, module: str = "main", **extra: str
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
+        command, environment = self.command(workdir, *overrides, module=module), self.environment(**extra)
+        if self.forking:
+            return self.forking.run(command, self.work, environment)
         return subprocess.run(
-            self.command(workdir, *overrides, module=module),
+            command,
             cwd=self.work,
-            env=self.environment(**extra),
+            env=environment,
             capture_output=True,
             text=True,
             timeout=300,

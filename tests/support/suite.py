@@ -44,6 +44,7 @@ with install_import_hook([f"mmids_cnn.{name}" for name in TYPECHECKED], CHECKER)
     import jax  # here, because the platform has to be chosen before
 
     from mmids_cnn import config, train
+    from mmids_cnn.devices import mesh
 
     for name in TYPECHECKED:  # their shapes and dtypes are checked at every call
         importlib.import_module(f"mmids_cnn.{name}")
@@ -51,6 +52,14 @@ with install_import_hook([f"mmids_cnn.{name}" for name in TYPECHECKED], CHECKER)
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 Vary = Callable[..., config.Experiment]
 BatchOf = Callable[..., train.Batch]
+
+
+_STEP = jax.jit(train.train_step)
+
+
+def step(state: train.TrainState, batch: train.Batch) -> Any:
+    """`train_step`, compiled once for all tests, with the state on all devices as a run has it."""
+    return _STEP(jax.device_put(state, mesh.replicated(state.program.cut.devices)), batch)
 
 
 def digests(tree: Any) -> dict[str, str]:

@@ -163,7 +163,8 @@ def resolve(config: Mapping[str, Any] | ConfigDict, *, recorded: bool = False) -
     """Makes the frozen `Experiment` out of a `ConfigDict` or a nested dict, checking every leaf.
 
     Args:
-      config: the whole tree, as `get_config()` of an experiment file returns it.
+      config: the whole tree, as `get_config()` of an experiment file returns it, or as `config.json` has it,
+        whose digest of itself, `self`, is no leaf.
       recorded: it is a record of a run, of an earlier version perhaps: a leaf that is new has in it the value
         that stands for what was done before.
 
@@ -173,7 +174,8 @@ def resolve(config: Mapping[str, Any] | ConfigDict, *, recorded: bool = False) -
     Raises:
       ConfigError: a leaf is unknown, missing, of the wrong type or out of range; the message names it.
     """
-    experiment: Experiment = schema.build(Experiment, config, recorded=recorded)
+    tree = {name: value for name, value in config.items() if name != "self"}
+    experiment: Experiment = schema.build(Experiment, tree, recorded=recorded)
     optimizer = experiment.optimizer
     if optimizer.weight_decay > 0 and optimizer.name in ("adam", "sgd"):
         raise ConfigError(

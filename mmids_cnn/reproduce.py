@@ -40,7 +40,10 @@ def main() -> int:
             f"--workdir: expected a finished run, found no {run_folder.RESULT} in {old}; finish it first"
         )
     if damaged := run_folder.damaged(old):
-        raise RunError(f"{old / damaged[0]}: expected what was written, found a damaged file; put it back")
+        raise RunError(
+            f"{old / damaged[0]}: expected what was written, found a damaged file; the command that trained "
+            "the run writes it anew"
+        )
     if (new / run_folder.RESULT).exists():  # also --workdir itself
         raise RunError(f"--into: expected a folder without a finished run, got {new}; name another")
     terminal = Terminal(flags.FLAGS.progress)
@@ -52,7 +55,7 @@ def main() -> int:
     if not found:
         terminal.say(f"identical: {new} has the results, metrics and parameters of {old}, bit for bit")
         return 0
-    setting = provenance.changes(*(files.read_json(path / run_folder.PROVENANCE) for path in (old, new)))
+    setting = provenance.changes(*(files.read_sealed(path / run_folder.PROVENANCE) for path in (old, new)))
     terminal.say(f"different: {'; '.join(found)}")
     terminal.say(f"what else differs: {'; '.join(setting) if setting else 'nothing that was recorded'}")
     return 1

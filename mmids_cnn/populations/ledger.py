@@ -6,13 +6,13 @@ which population they were part of before does not matter.
 """
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmids_cnn.errors import RunError
 from mmids_cnn.populations.population import Outcome, Progress, State
 from mmids_cnn.storage import digests, files
 
@@ -77,7 +77,7 @@ class Ledger:
         for path in sorted(folder.glob("*.json")):
             try:
                 self._read(path)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (RunError, ValueError, KeyError, TypeError) as error:
                 warn(f"skipped {path}, which cannot be used ({type(error).__name__}: {error})")
 
     def entry(self, member: Member) -> Entry | None:
@@ -130,11 +130,7 @@ class Ledger:
                 for member, rows, diverged, fingerprint in each
             ],
         }
-        content = json.loads(
-            files.to_json(content)
-        )  # as it will be read: numbers that are not finite are null
-        content["self"] = files.digest_of_json(content)
-        files.write_json(self._folder / f"{name}.json", content)
+        files.write_sealed(self._folder / f"{name}.json", content)
         self._read(self._folder / f"{name}.json")
         for old in self._folder.glob(f"{name}.*.npz"):
             if old.name != state:
@@ -163,9 +159,7 @@ class Ledger:
             path.unlink()
 
     def _read(self, path: Path) -> None:
-        content = json.loads(path.read_text())
-        if content.pop("self") != files.digest_of_json(content):
-            raise ValueError("its content is not what was saved")
+        content = files.read_sealed(path)
         if content["data"] != self._data:
             raise ValueError(f"trained on other data, of fingerprint {content['data'][:16]}")
         for index, one in enumerate(content["members"]):

@@ -6,12 +6,12 @@ from typing import Any
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
 
-_CLOCK = ("seconds", "images_per_second")  # what no two runs share
+_CLOCK = ("seconds", "images_per_second", "sha256")  # what no two runs share; rows have clocks too
 
 
 def differences(old: Path, new: Path) -> list[str]:
     """What differs between two run folders, clocks aside; a phrase each."""
-    before, after = (_timeless(files.read_json(path / run_folder.RESULT)) for path in (old, new))
+    before, after = (_timeless(files.read_sealed(path / run_folder.RESULT)) for path in (old, new))
     phrases = [
         f"{key} was {before.get(key)}, is {after.get(key)}"
         for key in sorted(before.keys() | after.keys())

@@ -1,6 +1,8 @@
 """The folder of a run, which holds all that is known about it: names, readers, and which run may go on there.
 
-The folder is a stable interface. Nothing here imports JAX.
+The folder is a stable interface. Each JSON file holds a digest of its own content (`files.write_sealed`), and
+the result one of the rows of metrics: what is damaged is not shown, but written anew from the checkpoints.
+Nothing here imports JAX.
 """
 
 import contextlib
@@ -43,7 +45,7 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
     before, result = (_intact(workdir, name) for name in (CONFIG, RESULT))
     if before is not None:  # where it is not there or damaged, each checkpoint holds it as well
         require_same(workdir, config_lib.resolve(before, recorded=True), experiment)
-        if result and result["epoch"] >= experiment.num_epochs:
+        if result and result["epoch"] >= experiment.num_epochs and not _other_metrics(workdir, result):
             return result
     require_writable(workdir)
     return None
@@ -65,15 +67,20 @@ def require_same(workdir: Path, before: config_lib.Experiment, now: config_lib.E
 def damaged(workdir: Path) -> list[str]:
     """Names of files that are there and damaged; a session writes them anew."""
     names = (CONFIG, PROVENANCE, RESULT)
-    return [name for name in names if (workdir / name).exists() and _intact(workdir, name) is None]
+    found = [name for name in names if (workdir / name).exists() and _intact(workdir, name) is None]
+    return found + [METRICS] * _other_metrics(workdir, _intact(workdir, RESULT))
+
+
+def _other_metrics(workdir: Path, result: Mapping[str, Any] | None) -> bool:
+    """Whether the rows of metrics are not those of the result; one of an earlier version does not say."""
+    expected = (result or {}).get("sha256", {}).get(METRICS)
+    return expected is not None and files.digest(workdir / METRICS) != expected
 
 
 def _intact(workdir: Path, name: str) -> dict[str, Any] | None:
     """The content of a JSON file of the folder; None if it is missing, damaged or not what it should be."""
     try:
-        content = files.read_json(workdir / name)
-        if not isinstance(content, dict):
-            return None
+        content = files.read_sealed(workdir / name)
         _HOLDS[name](content)
     except (RunError, ConfigError):
         return None
@@ -159,6 +166,12 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
                 if isinstance(row, dict) and "step" in row:
                     rows.append(row)
     return rows
+
+
+def write_result(workdir: Path, result: Mapping[str, Any]) -> None:
+    """Writes the result, with the digest of the rows of metrics, which are complete."""
+    digests = {METRICS: files.digest(workdir / METRICS)}
+    files.write_sealed(workdir / RESULT, {**result, "sha256": digests})
 
 
 def write_metrics(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -43,7 +43,7 @@ def run(
         with contextlib.closing(saver), contextlib.closing(terminal):
             last = _train(experiment, dataset, workdir, terminal, clock, resumed, rows, saver)
         result = _result(last, rows, clock)
-        files.write_json(workdir / run_folder.RESULT, result)
+        run_folder.write_result(workdir, result)
     terminal.say(run_folder.summary(result, workdir))
     return result
 
@@ -63,15 +63,15 @@ def _record(
         terminal.say(f"{workdir / name}: expected what was written, found a damaged file; writing it anew")
     if resumed.state is not None:
         intact = path.exists() and run_folder.PROVENANCE not in damaged
-        before = {**(files.read_json(path) if intact else now), "sources": resumed.sources}
+        before = {**(files.read_sealed(path) if intact else now), "sources": resumed.sources}
         changed = provenance.changes(before, now)
         if changed:
             terminal.say(
                 f"note: {'; '.join(changed)} since this run began; its bits may differ from an unbroken run's"
             )
     (workdir / run_folder.RESULT).unlink(missing_ok=True)
-    files.write_json(workdir / run_folder.CONFIG, config_lib.to_dict(run_folder.anywhere(experiment)))
-    files.write_json(path, now)
+    files.write_sealed(workdir / run_folder.CONFIG, config_lib.to_dict(run_folder.anywhere(experiment)))
+    files.write_sealed(path, now)
 
 
 def _train(

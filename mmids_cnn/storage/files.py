@@ -81,6 +81,34 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: expected a JSON file, found {error}") from None
 
 
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON with a digest of its own content, the entry `self`, by which `read_sealed` checks it."""
+    plain = json.loads(to_json(content))  # as it will be read
+    write_json(path, plain | {"self": digest_of_json(plain)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Reads what `write_sealed` wrote; of earlier versions, which did not seal every file, as it is.
+
+    Raises:
+      RunError: it is missing, or not what was written.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    if content.pop("self", None) not in (None, digest_of_json(content)):
+        raise RunError(f"{path}: expected what was written, found other content")
+    return content
+
+
+def digest(path: Path) -> str | None:
+    """SHA-256 over a file's bytes; None where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
 def writable(folder: Path) -> bool:
     """Whether a file can be made in a folder, tried out: permissions alone do not tell (read-only disks)."""
     try:

@@ -10,6 +10,7 @@ Never imports JAX.
 """
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mmids_cnn.sweeps.plan import Plan
 PLAN, JOURNAL = "sweep.json", "optuna.log"
 POPULATIONS, CONFIRM = "populations", "confirm"  # folders: trained to choose from, and to confirm
 TRIALS, BEST, WINNER, REPORT = "trials.csv", "best.json", "winner.py", "report.html"  # the result
+_BESIDE = (TRIALS, WINNER, REPORT)  # written before `best.json`, which has their digests
 
 
 def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
@@ -31,6 +33,14 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
     Raises:
       RunError: the folder cannot be written, or holds a run, or a sweep of another plan.
     """
+    before = recorded(workdir)
+    if before is not None:
+        changed = plan_lib.differences(before, plan)
+        if not changed:
+            result = _result(workdir)
+            if result:
+                return result
+        _require_same(workdir, before, plan, changed)
     run_folder.require_writable(workdir)
     if (workdir / run_folder.CONFIG).exists():
         raise RunError(f"{workdir}: expected a sweep, found a run; give the sweep another --workdir")
@@ -39,19 +49,17 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
             f"{workdir}: expected a folder without ':', after which --config takes no path; give the sweep "
             "another --workdir"
         )
-    if not (workdir / PLAN).exists():
-        return None
-    tree = files.read_json(workdir / PLAN)
-    try:
-        before = sweep_config.resolve(tree, recorded=True)
-    except (ConfigError, AttributeError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{workdir / PLAN}: expected the plan of a sweep, found one that is damaged ({error}); give the "
-            "sweep another --workdir"
-        ) from None
-    changed = plan_lib.differences(before, plan)
-    if not changed:
-        return _result(workdir)
+    return None
+
+
+def recorded(workdir: Path) -> Plan | None:
+    """The plan of the sweep in a folder; None where its file is not there, or damaged."""
+    with contextlib.suppress(RunError, ConfigError, AttributeError, KeyError, TypeError):
+        return sweep_config.resolve(files.read_sealed(workdir / PLAN), recorded=True)
+    return None
+
+
+def _require_same(workdir: Path, before: Plan, plan: Plan, changed: Mapping[str, tuple[Any, Any]]) -> None:
     confirming = any((workdir / CONFIRM).glob("*.json"))  # the test split has been scored
     if not confirming and not plan.sweep.halving and plan.trials >= before.trials:
         changed = {name: pair for name, pair in changed.items() if name not in plan_lib.GROWS}
@@ -61,18 +69,37 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
             f"{workdir}: expected a sweep of this plan, found one that differs in {fields}; give it another "
             f"folder, such as --workdir={workdir}-2"
         )
+
+
+def damaged(workdir: Path) -> list[str]:
+    """Names of files that are there and damaged; a session writes them anew."""
+    plan, best = workdir / PLAN, workdir / BEST
+    found = [PLAN] * (plan.exists() and recorded(workdir) is None)
+    return found + [BEST] * (best.exists() and _best(workdir) is None)
+
+
+def write_best(workdir: Path, best: Mapping[str, Any]) -> None:
+    """Writes the result, with the digests of the files beside it, which are complete."""
+    digests = {name: files.digest(workdir / name) for name in _BESIDE}
+    files.write_sealed(workdir / BEST, {**best, "sha256": digests})
+
+
+def _best(workdir: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(RunError):
+        best = files.read_sealed(workdir / BEST)
+        if {"summary", "confirmed"} <= best.keys():
+            return best
     return None
 
 
 def _result(workdir: Path) -> dict[str, Any] | None:
     """The content of `best.json`, None where a file of the result is missing or damaged: it is made anew."""
-    with contextlib.suppress(RunError):
-        best = files.read_json(workdir / BEST)
-        whole = isinstance(best, dict) and {"summary", "confirmed"} <= best.keys()
-        beside = (TRIALS, WINNER, REPORT)
-        if whole and all((workdir / name).exists() for name in beside):
-            return best
-    return None
+    best = _best(workdir)
+    if best is None:
+        return None
+    found = {name: files.digest(workdir / name) for name in _BESIDE}
+    expected = best.pop("sha256", found)  # an earlier version has none
+    return best if None not in found.values() and found == expected else None
 
 
 def study_name(plan: Plan, workdir: Path) -> str:

@@ -13,6 +13,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import metrics
 from mmids_cnn.pages import statistics
 from mmids_cnn.storage import files
+from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import report
 from mmids_cnn.sweeps.folder import BEST, REPORT, TRIALS, WINNER
 from mmids_cnn.sweeps.plan import Plan
@@ -50,7 +51,7 @@ def write(
         best["summary"] = _summary(plan, best, workdir)
     files.write_text(workdir / REPORT, report.page(plan, workdir, results, winner, best, confirmed))
     if best:
-        files.write_json(workdir / BEST, best)
+        sweep_folder.write_best(workdir, best)
     return best
 
 

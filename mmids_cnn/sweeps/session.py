@@ -21,7 +21,7 @@ from mmids_cnn.sweeps import results as result_files
 from mmids_cnn.sweeps import trials as trials_lib
 from mmids_cnn.sweeps.plan import Plan
 from mmids_cnn.sweeps.progress import Board
-from mmids_cnn.sweeps.study import Study
+from mmids_cnn.sweeps.study import Study, open_study
 from mmids_cnn.sweeps.trials import Result, Trial
 
 
@@ -38,9 +38,11 @@ def run(
       NonFiniteError: every trial diverged.
       RunError: the record of the trials cannot be used.
     """
-    study = Study(plan, workdir, sweep_folder.study_name(plan, workdir), dataset.fingerprint)
-    files.write_json(workdir / sweep_folder.PLAN, plan.to_dict())  # the storage has answered
-    files.write_json(workdir / run_folder.PROVENANCE, provenance.collect(plan.experiment, dataset))
+    study = open_study(plan, workdir, dataset.fingerprint, terminal.say)
+    for name in sweep_folder.damaged(workdir):
+        terminal.say(f"{workdir / name}: expected what was written, found a damaged file; writing it anew")
+    files.write_sealed(workdir / sweep_folder.PLAN, plan.to_dict())  # the storage has answered
+    files.write_sealed(workdir / run_folder.PROVENANCE, provenance.collect(plan.experiment, dataset))
     ledger = Ledger(workdir / sweep_folder.POPULATIONS, dataset.fingerprint, terminal.say)
     for result in study.results():
         ledger.adopt(result.number, result.seeds)

@@ -7,7 +7,8 @@ grid or random setting depends on n alone; a suggestion of TPE on n and the resu
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,43 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmids_cnn.errors import RunError
+from mmids_cnn.storage import files
+from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import plan as plan_lib
 from mmids_cnn.sweeps import space
 from mmids_cnn.sweeps.folder import JOURNAL
 from mmids_cnn.sweeps.plan import Plan
 from mmids_cnn.sweeps.trials import PRUNED, Result, Trial
+
+
+class DamageError(RunError):
+    """The record is not what was written."""
+
+
+def open_study(plan: Plan, workdir: Path, data: str, say: Callable[[str], None]) -> "Study":
+    """The record of a sweep; a journal that was damaged is set aside, and begun anew.
+
+    No training is lost with it: what members have come to is in files of their own.
+
+    Args:
+      plan: the sweep.
+      workdir: its folder, locked by this process; the journal lies there.
+      data: the fingerprint of the data that trials are trained on.
+      say: told of damage.
+
+    Raises:
+      RunError: see `Study`; a database was damaged, or a journal is of another sweep.
+    """
+    name, journal = sweep_folder.study_name(plan, workdir), workdir / JOURNAL
+    try:
+        return Study(plan, workdir, name, data)
+    except DamageError as error:
+        if plan.sweep.storage or sweep_folder.recorded(workdir) is None:
+            raise
+        aside = journal.with_name(f"{JOURNAL}.damaged")
+        os.replace(journal, aside)
+        say(f"{error}; kept as {aside.name}, and written anew")
+    return Study(plan, workdir, name, data)
 
 
 class Study:
@@ -44,23 +77,29 @@ class Study:
     Raises:
       RunError: the storage cannot be used, or has a study of that name of another configuration or of other
         data.
+      DamageError: it is not what was written.
     """
 
     def __init__(self, plan: Plan, workdir: Path, name: str, data: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._plan = plan
-        self._storage = _open(plan.sweep.storage, workdir / JOURNAL)
-        self._study = optuna.create_study(
-            storage=self._storage,
-            study_name=name,
-            direction=StudyDirection[plan.sweep.direction.upper()],
-            load_if_exists=True,
-        )
-        self._id = self._storage.get_study_id_from_name(name)
-        self._distributions = {axis.leaf: _distribution(axis.domain) for axis in plan.axes}
-        leaves = json.dumps(plan_lib.identity(plan), sort_keys=True)
-        self._claim("sweep", leaves, f"no study {name!r} but this sweep's")
-        self._claim("data", data, f"the data that study {name!r} began with")
+        self._plan, self._name = plan, name
+        where = plan.sweep.storage or str(workdir / JOURNAL)
+        try:
+            self._storage = _database(where) if plan.sweep.storage else _journal(workdir / JOURNAL, name)
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=name,
+                direction=StudyDirection[plan.sweep.direction.upper()],
+                load_if_exists=True,
+            )
+            self._id = self._storage.get_study_id_from_name(name)
+            self._distributions = {axis.leaf: _distribution(axis.domain) for axis in plan.axes}
+            self._claim({"sweep": json.dumps(plan_lib.identity(plan), sort_keys=True), "data": data})
+        except (OSError, RunError):
+            raise
+        except Exception as error:  # a changed line makes Optuna raise almost anything, wherever it is used
+            found = str(error) if isinstance(error, _OtherError) else f"{type(error).__name__} ({error})"
+            raise DamageError(f"{where}: expected the record of this sweep, found {found}") from error
 
     def batches(self) -> list[range]:
         """The numbers of the trials, by batches that are suggested together."""
@@ -78,9 +117,13 @@ class Study:
             suggested = [_to_optuna(self._plan.point(number)) for number in missing]
         for parameters in suggested:
             # One entry in the record for number, parameters and state: a kill leaves all of it or nothing.
+            asked = {"number": len(self._study.get_trials(deepcopy=False)), "params": parameters}
             self._study.add_trial(
                 optuna.trial.create_trial(
-                    state=TrialState.RUNNING, params=parameters, distributions=self._distributions
+                    state=TrialState.RUNNING,
+                    params=parameters,
+                    distributions=self._distributions,
+                    user_attrs={"asked": files.digest_of_json(asked)},
                 )
             )
         trials = self._study.get_trials(deepcopy=False)
@@ -115,15 +158,57 @@ class Study:
         if result.number in self.told():
             return
         number = self._storage.get_trial_id_from_study_id_trial_number(self._id, result.number)
-        for name in ("state", "value", "seeds"):
-            self._storage.set_trial_user_attr(number, name, getattr(result, name))
-        for epoch, value in curve.items():
-            self._storage.set_trial_intermediate_value(number, epoch, value)
-        if result.state == PRUNED:
-            self._study.tell(result.number, state=TrialState.PRUNED)
-            return
+        attributes = {name: getattr(result, name) for name in ("state", "value", "seeds")}
+        state, value = self._told(result.state, result.value)
+        told = {**attributes, "curve": curve, "told": [state.name, value]}
+        for name, attribute in {**attributes, "self": files.digest_of_json(told)}.items():
+            self._storage.set_trial_user_attr(number, name, attribute)
+        for epoch, point in curve.items():
+            self._storage.set_trial_intermediate_value(number, epoch, point)
+        self._study.tell(result.number, value, state)
+
+    def _told(self, state: str, value: float | None) -> tuple[TrialState, float | None]:
+        """What Optuna is told of a trial that ended in a state with a value."""
+        if state == PRUNED:
+            return TrialState.PRUNED, None
         worst = math.inf if self._study.direction == StudyDirection.MINIMIZE else -math.inf
-        self._study.tell(result.number, worst if result.value is None else result.value)
+        return TrialState.COMPLETE, worst if value is None else value
+
+    def _claim(self, claims: dict[str, str]) -> None:
+        """Refuses a study of this name that another sweep has begun, and one that was changed."""
+        attributes = self._study.user_attrs
+        found = {key: attributes.get(key, text) for key, text in claims.items()}
+        if attributes.get("self") not in (None, files.digest_of_json(found)):
+            raise _OtherError("another")
+        expected = {
+            "sweep": f"no study {self._name!r} but this sweep's",
+            "data": f"the data that study {self._name!r} began with",
+        }
+        for key, text in claims.items():
+            if found[key] != text:
+                raise RunError(
+                    f"config.sweep: expected {expected[key]}, found another; give the sweep another --workdir"
+                )
+        trials = self._study.get_trials(deepcopy=False)
+        if not trials:
+            for key, text in {**claims, "self": files.digest_of_json(claims)}.items():
+                self._study.set_user_attr(key, text)
+        elif "self" in attributes:  # those of earlier versions have no digests
+            for trial in trials:
+                self._require_intact(trial)
+
+    def _require_intact(self, trial: FrozenTrial) -> None:
+        """Raises `_OtherError` unless all of a trial that counts is as it was written."""
+        asked = {"number": trial.number, "params": trial.params}
+        intact = trial.user_attrs["asked"] == files.digest_of_json(asked)
+        intact &= trial.distributions == self._distributions
+        if trial.state.is_finished():
+            told = {name: trial.user_attrs[name] for name in ("state", "value", "seeds")}
+            value = None if trial.state == TrialState.PRUNED else trial.value
+            told |= {"curve": trial.intermediate_values, "told": [trial.state.name, value]}
+            intact &= trial.user_attrs["self"] == files.digest_of_json(told)
+        if not intact:
+            raise _OtherError(f"another trial {trial.number}")
 
     def _suggest(
         self, known: Sequence[FrozenTrial], batch: range, missing: list[int]
@@ -157,27 +242,21 @@ class Study:
             settings[axis.leaf] = value
         return settings
 
-    def _claim(self, attribute: str, text: str, expected: str) -> None:
-        """Refuses a study that a sweep of another kind has begun under this name."""
-        found = self._study.user_attrs.get(attribute)
-        if found is None:
-            self._study.set_user_attr(attribute, text)
-        elif found != text:
-            raise RunError(
-                f"config.sweep: expected {expected}, found another; give the sweep another --workdir"
-            )
+
+class _OtherError(Exception):
+    """Something is not what was written."""
 
 
-def _open(address: str, journal: Path) -> BaseStorage:
-    if not address:
-        _mend(journal)
-        try:
-            return JournalStorage(JournalFileBackend(str(journal)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # from wherever its lines are used
-            raise RunError(
-                f"{journal}: expected Optuna's journal, found one that is damaged ({error}); move it away, "
-                "and give the same command again: no finished training is repeated"
-            ) from error
+def _journal(path: Path, name: str) -> BaseStorage:
+    _mend(path)
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    for other in optuna.get_all_study_names(storage):
+        if other != name:
+            raise _OtherError(f"that of study {other!r}")
+    return storage
+
+
+def _database(address: str) -> BaseStorage:
     try:
         return optuna.storages.get_storage(address)
     except Exception as error:  # SQLAlchemy and its drivers raise many kinds

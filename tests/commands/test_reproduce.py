@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.storage import files
 from tests.support import processes
 from tests.support.processes import Place, bits
 
@@ -88,11 +90,17 @@ def test_record_is_run_again(place: Place, unbroken: Path) -> None:
 
 
 def change(path: Path, name: str, value: object) -> None:
-    """Changes one value of a JSON file."""
-    content = json.loads(path.read_text())
+    """Changes one value of a JSON file, as if it had been written so."""
+    content = files.read_sealed(path)
     target, _, leaf = name.rpartition(".")
     (content[target] if target else content)[leaf] = value
-    path.write_text(json.dumps(content))
+    files.write_sealed(path, content)
+
+
+def change_rows(folder: Path, rows: str) -> None:
+    """Replaces the rows of metrics of a finished run, as if they had been written so."""
+    (folder / "metrics.jsonl").write_text(rows)
+    run_folder.write_result(folder, files.read_sealed(folder / "result.json"))
 
 
 def test_differences_are_named(place: Place, unbroken: Path) -> None:
@@ -102,10 +110,8 @@ def test_differences_are_named(place: Place, unbroken: Path) -> None:
     change(record / "result.json", "seconds/total", 9999.0)
     change(record / "provenance.json", "packages.numpy", "1.0")
     change(record / "provenance.json", "device.kind", "abacus")
-    rows = (record / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (record / "metrics.jsonl").write_text(
-        "".join(rows).replace('"train/accuracy": 0', '"train/accuracy": 1', 1)
-    )
+    rows = (record / "metrics.jsonl").read_text()
+    change_rows(record, rows.replace('"train/accuracy": 0', '"train/accuracy": 1', 1))
     done = place.run("run", module="reproduce")
     assert (done.returncode, done.stderr) == (1, "")
     different, setting = done.stdout.splitlines()[-2:]
@@ -119,7 +125,7 @@ def test_differences_are_named(place: Place, unbroken: Path) -> None:
 def test_row_that_is_missing_is_a_difference(place: Place, unbroken: Path) -> None:
     record = processes.fresh(unbroken, place.work / "run")
     rows = (record / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (record / "metrics.jsonl").write_text("".join(rows[:-1]))
+    change_rows(record, "".join(rows[:-1]))
     done = place.run("run", module="reproduce")
     assert done.returncode == 1
     assert "different: the rows of metrics.jsonl in their number" in done.stdout
@@ -155,8 +161,8 @@ def test_damaged_record(place: Place, unbroken: Path, name: str, content: str) -
     (processes.fresh(unbroken, place.work / "run") / name).write_text(content)
     done = place.run("run", module="reproduce")
     assert (done.returncode, done.stdout) == (2, "")
-    expected = f"error: run/{name}: expected what was written, found a damaged file; put it back\n"
-    assert done.stderr == expected
+    expected = f"error: run/{name}: expected what was written, found a damaged file; the command that trained"
+    assert done.stderr == f"{expected} the run writes it anew\n"
 
 
 def test_record_is_complete(unbroken: Path) -> None:

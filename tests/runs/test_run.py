@@ -25,7 +25,7 @@ from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
 from mmids_cnn.storage import checkpoints, files
-from tests.support import forking, idx_files
+from tests.support import forking, idx_files, processes
 
 ROOT = Path(__file__).parents[2]
 DIGITS = idx_files.digits(300, 100)
@@ -53,6 +53,8 @@ RESULT_KEYS = [
     "seconds/total",
     "images_per_second",
     "fingerprint",
+    "sha256",
+    "self",
 ]
 
 
@@ -172,7 +174,7 @@ def test_provenance(runs: Runs) -> None:
     else:
         assert (commit, dirty) == (None, None)
     assert re.fullmatch(r"[0-9a-f]{64}", found["dataset"].pop("fingerprint"))
-    assert found["device"].pop("kind")
+    assert found["device"].pop("kind") and found.pop("self")
     assert found == {
         "command": command("main", *ARGUMENTS, "--workdir=first"),
         "mmids_cnn": importlib.metadata.version("mmids_cnn"),
@@ -354,6 +356,35 @@ def test_damaged_records_are_written_anew(runs: Runs, tmp_path: Path) -> None:
     assert (folder / "metrics.jsonl").read_text() == table
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("result.json", '"test/accuracy": 0.', '"test/accuracy": 0.9'),
+        ("result.json", '"step": 10', '"step": 11'),
+        ("config.json", '"seed": 0', '"seed": 1'),
+        ("metrics.jsonl", '"step": 5', '"step": 6'),
+    ],
+)
+def test_a_character_that_changed_is_not_shown(
+    runs: Runs, tmp_path: Path, name: str, old: str, new: str
+) -> None:
+    folder, before = tmp_path / "run", (runs.work / "first" / name).read_text()
+    shutil.copytree(runs.work / "first", folder)
+    assert old in before
+    (folder / name).write_text(before.replace(old, new, 1))
+    done = runs.command("reproduce", f"--workdir={folder}", PYTHONPATH=runs.no_jax)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"error: {folder / name}: expected ") and "damaged file" in done.stderr
+    done = runs.command("main", *ARGUMENTS, f"--workdir={folder}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{folder / name}" in done.stdout and "anew" in done.stdout
+    assert processes.timeless(read(folder, "result.json")) == processes.timeless(
+        read(runs.work / "first", "result.json")
+    )
+    if name != "result.json":
+        assert (folder / name).read_text() == before
+
+
 def evaluated(shown: str) -> dict[str, str]:
     pattern = (
         r"(?P<split>\w+) accuracy (?P<accuracy>[\d.]+) % of (?P<count>\d+) images, loss (?P<loss>[\d.]+), "
@@ -479,9 +510,9 @@ def test_data_that_changed_since_are_refused(runs: Runs, tmp_path: Path, module:
     shutil.copytree(runs.work / "first", tmp_path / "copy")
     labels = DIGITS["test", "labels"][::-1]
     idx_files.write_set(tmp_path / "others", DIGITS | {("test", "labels"): labels})
-    config = read(tmp_path / "copy", "config.json")
+    config = files.read_sealed(tmp_path / "copy" / "config.json")
     config["dataset"]["archives"] = str(tmp_path / "others")
-    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+    files.write_sealed(tmp_path / "copy" / "config.json", config)
     picture = ["--test_index=0"] if module == "predict" else []
     done = runs.command(module, f"--workdir={tmp_path / 'copy'}", *picture)
     assert re.match(r"error: .*expected the data .*fingerprint", done.stderr), done

@@ -137,8 +137,9 @@ def bits(workdir: Path) -> dict[str, Any]:
 
 
 def timeless(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of metrics or a result without its clocks."""
-    return {k: v for k, v in row.items() if k != "images_per_second" and not k.startswith("seconds")}
+    """A row of metrics or a result without its clocks, and without digests of what has clocks."""
+    clocks = ("images_per_second", "sha256", "self")
+    return {k: v for k, v in row.items() if k not in clocks and not k.startswith("seconds")}
 
 
 def content(folder: Path) -> dict[str, bytes | None]:

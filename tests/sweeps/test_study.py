@@ -2,15 +2,18 @@
 
 import contextlib
 import math
+import string
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
 from mmids_cnn.errors import RunError
+from mmids_cnn.storage import files
+from mmids_cnn.sweeps import folder, study, trials
 from mmids_cnn.sweeps import plan as plan_lib
-from mmids_cnn.sweeps import study, trials
 from tests.support import sweeping
 
 FOLDER = Path("nowhere")
@@ -190,16 +193,57 @@ def test_study_of_other_data_is_refused(tmp_path: Path) -> None:
         study.Study(sweeping.make(FOLDER), tmp_path, "s", "other")
 
 
-def test_damaged_journal(tmp_path: Path) -> None:
+def test_journal_that_cannot_be_read(tmp_path: Path) -> None:
     study.Study(sweeping.make(FOLDER), tmp_path, "s", "data").ask(range(4))
     journal = tmp_path / study.JOURNAL
     first, rest = journal.read_bytes().split(b"\n", 1)
     for damaged in (first[:9] + b"\x00" + first[10:], b"[]", b"{}"):
         journal.write_bytes(damaged + b"\n" + rest)
         with pytest.raises(
-            RunError, match=r"optuna\.log: expected Optuna's journal, found one that is damaged"
+            study.DamageError, match=r"optuna\.log: expected the record of this sweep, found "
         ):
             study.Study(sweeping.make(FOLDER), tmp_path, "s", "data")
+
+
+def test_changed_character_of_the_journal_changes_no_result(tmp_path: Path) -> None:
+    """A digit for a digit, a letter for a letter: the journal can be read still, and says something else."""
+    plan, journal = sweeping.make(FOLDER, num_epochs=2), tmp_path / study.JOURNAL
+    record = study.Study(plan, tmp_path, "s", "data")
+    asked = record.ask(range(4))
+    told = [result(asked[0], 0.104), diverged(asked[1]), result(asked[2], 0.25)._replace(state=trials.PRUNED)]
+    for one in told:
+        record.tell(one, {1: 0.05})
+    content, random = journal.read_bytes(), np.random.default_rng(0)
+    kinds = (string.digits.encode(), string.ascii_lowercase.encode())
+    places = [(at, kind) for at, byte in enumerate(content) for kind in kinds if byte in kind]
+    found = 0
+    for at, kind in (places[i] for i in random.permutation(len(places))[:200]):
+        new = random.choice([byte for byte in kind if byte != content[at]])
+        journal.write_bytes(content[:at] + bytes([new]) + content[at + 1 :])
+        try:
+            again = study.Study(plan, tmp_path, "s", "data")
+        except study.DamageError:
+            found += 1
+            continue
+        assert (again.ask(range(4)), again.results()) == (asked, told), content[at - 40 : at + 40]
+    assert found > 50  # the others are names of workers and times
+
+
+def test_damaged_journal_is_set_aside(tmp_path: Path) -> None:
+    plan, said = sweeping.make(FOLDER), list[str]()
+    asked = study.open_study(plan, tmp_path, "data", said.append).ask(range(4))
+    journal = tmp_path / study.JOURNAL
+    damaged = journal.read_bytes().replace(b"0.001", b"0.002")
+    journal.write_bytes(damaged)
+    with pytest.raises(study.DamageError, match="found another"):  # whose it is is not known
+        study.open_study(plan, tmp_path, "data", said.append)
+    files.write_sealed(tmp_path / folder.PLAN, plan.to_dict())
+    assert study.open_study(plan, tmp_path, "data", said.append).ask(range(4)) == asked
+    assert (tmp_path / "optuna.log.damaged").read_bytes().startswith(damaged)
+    assert said == [
+        f"{journal}: expected the record of this sweep, found another; kept as optuna.log.damaged, and "
+        "written anew"
+    ]
 
 
 def test_database_that_is_not_there(tmp_path: Path) -> None:

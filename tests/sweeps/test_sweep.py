@@ -257,22 +257,50 @@ def test_folder_that_was_renamed_goes_on_with_its_record(
     optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(journal))  # the only one
 
 
-@pytest.mark.parametrize("damage", ["{}", "[]", '{"a": 1}', "{", ""])
-@pytest.mark.parametrize("name", ["sweep.json", "best.json"])
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("sweep.json", "{", "["),
+        ("sweep.json", '"seed": 0', '"seed": 1'),
+        ("sweep.json", '"trials": ', '"trials": 1'),
+        ("best.json", "}", ""),
+        ("best.json", '"mean": 0.', '"mean": 0.9'),
+        ("best.json", "summary", "sumnary"),
+        ("trials.csv", "0.", "0.9"),
+        ("winner.py", "'seed': ", "'seed': 1"),
+        ("report.html", "<td", "<tb"),
+        ("optuna.log", '"values":[0.', '"values":[8.'),
+        ("optuna.log", '"value":0.', '"value":8.'),
+    ],
+)
 def test_damaged_file_of_a_finished_sweep(
-    whole: tuple[plan.Plan, Path], tmp_path: Path, name: str, damage: str
+    whole: tuple[plan.Plan, Path], tmp_path: Path, name: str, old: str, new: str
 ) -> None:
     a_plan, workdir = whole
     again = copied(workdir, tmp_path)
-    (again / name).write_text(damage)
-    if name == "sweep.json":
-        with pytest.raises(RunError, match=r"sweep\.json: expected "):
-            sweeping.run(a_plan, again)
-    else:
-        with counting() as counter:
-            sweeping.run(a_plan, again)
-        assert counter.jobs == []
-        assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
+    content = (again / name).read_text()
+    assert old in content
+    (again / name).write_text(content.replace(old, new, 1))
+    if name == "optuna.log":  # it is read where there is something left to do
+        (again / "best.json").unlink()
+    with counting() as counter:
+        sweeping.run(a_plan, again)
+    assert counter.jobs == []
+    assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
+    for beside in ("sweep.json", "trials.csv", "winner.py"):
+        found, expected = ((one / beside).read_text().splitlines() for one in (again, workdir))
+        assert found[1:] == expected[1:]  # the first one of `winner.py` names the folder
+
+
+def test_another_sweep_is_refused_where_the_plan_is_damaged(
+    folder: Path, whole: tuple[plan.Plan, Path], tmp_path: Path
+) -> None:
+    again = copied(whole[1], tmp_path)
+    (again / "sweep.json").write_text("{")
+    before = {path: path.read_bytes() for path in again.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(RunError, match=r"expected the record of this sweep, found that of study"):
+        sweeping.run(sweeping.make(folder, **HALVING, seed=7), again)
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_other_data_are_refused(

@@ -77,6 +77,8 @@ def run(
             traceback.print_exc()
         what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
         sys.exit(_complain(f"{what}; --debug shows where, please report it", 1))
+    finally:
+        signals.ignore()
     sys.exit(status)
 
 

@@ -57,6 +57,16 @@ def defer() -> None:
     _graceful.set()
 
 
+def ignore() -> None:
+    """From now on the process ends by itself, with the status it has: what is left is Python's own end.
+
+    Python gives signals that have a handler back to the system while it ends, which would end the process by
+    the signal; those that are ignored it leaves so.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _watch(reader: int) -> None:
     global _requested
     while True:

@@ -38,12 +38,6 @@ def stopped(process: subprocess.Popen[Any], number: int) -> float:
     return time.monotonic() - began
 
 
-def catches(process: subprocess.Popen[Any]) -> bool:
-    """Whether a process has installed its handler of SIGTERM."""
-    (mask,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
-    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
-
-
 def program(work: str, before: str = "", **streams: Any) -> subprocess.Popen[str]:
     code = PROGRAM.format(work=work, before=before)
     process = subprocess.Popen(
@@ -110,9 +104,33 @@ def test_output_that_is_closed() -> None:
         assert stopped(process, signal.SIGTERM) < SECONDS
 
 
+ENDING = """
+import ctypes, os
+from mmids_cnn.console import command
+libc = ctypes.CDLL(None)
+libc.on_exit(libc.getchar, None)  # after all of Python has ended
+command.run(lambda: os.read(0, 1) and None, lambda: None, "")
+"""
+
+
+def test_signals_in_the_last_moment() -> None:
+    with subprocess.Popen([sys.executable, "-c", ENDING], stdin=subprocess.PIPE) as process:
+        assert processes.until(process, lambda: processes.catches(process))
+        assert process.stdin
+        process.stdin.write(b"x")
+        process.stdin.flush()
+        assert processes.until(process, lambda: not processes.catches(process))
+        time.sleep(0.3)
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+        time.sleep(0.1)
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+
+
 def test_importing(place: Place) -> None:
     process = place.start("run")
-    assert until(process, lambda: catches(process))
+    assert until(process, lambda: processes.catches(process))
     assert stopped(process, signal.SIGINT) < SECONDS
     assert place.output("run") == ("", f"stopped by SIGINT: {NOTHING}\n")
 
@@ -177,5 +195,5 @@ def test_other_commands(place: Place, unbroken: Path) -> None:
     processes.fresh(unbroken, place.work / "run")
     for module in ("evaluate", "reproduce"):
         process = place.start("run", module=module)
-        assert until(process, functools.partial(catches, process))
+        assert until(process, functools.partial(processes.catches, process))
         assert stopped(process, signal.SIGTERM) < SECONDS

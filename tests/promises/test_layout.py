@@ -31,6 +31,11 @@ def test_arrows() -> None:
         ("runs.folder", "def late():\n    from mmids_cnn.runs import run"),
         ("sweeps.report", "import optuna"),
         ("train", "import orbax.checkpoint as ocp"),
+        ("loop", "import importlib\nimportlib.import_module('mmids_cnn.runs.run')"),
+        ("console.terminal", "from mmids_cnn.runs import folder"),
+        ("populations.ledger", "from mmids_cnn.sweeps import plan"),
+        ("networks.conv_net", "from mmids_cnn import train"),
+        ("layers.cpu", "from mmids_cnn import metrics"),
     ],
 )
 def test_import_that_breaks_a_rule_is_named(tmp_path: Path, module: str, line: str) -> None:

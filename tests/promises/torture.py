@@ -1,12 +1,15 @@
-"""Kills runs at random moments until they are done, damages files at random, and counts what went wrong.
+"""Breaks runs and sweeps at random moments, damages their files at random, and counts what went wrong.
 
     ROUNDS=100 make torture
 
-A round is one run of a small experiment: killed with SIGKILL up to four times, at moments drawn over its
-whole life, half of them while it trains, evaluates and saves; then left alone, and compared bit for bit with
-a run that nothing interrupted. A corruption is one file of a checkpoint, archive, ArrayRecord or cache that
-is flipped, cut, deleted, swapped, zeroed or made longer: it has to be noticed, or to change no bit of what is
-loaded. The same seed draws the same moments and damages. Exit status 0: nothing went wrong.
+A *break* is one run, every fourth a sweep, that is hit up to four times at moments drawn over its whole life:
+by SIGKILL, SIGTERM or SIGINT, or, where file systems may be mounted, by a disk that is full. It is then left
+alone, and compared bit for bit with one that nothing hit.
+
+A *damage* is one file of a run, a sweep (finished or not), the data or the compiled programs that is flipped,
+cut, deleted, swapped, zeroed, made longer, replaced by an older copy, or in which a digit or a letter stands
+for another. What the commands say of it afterwards has to be right, or an error of one line; the command that
+made it has to end with the right bits. The same seed draws the same. Exit status 0: nothing went wrong.
 """
 
 import argparse
@@ -16,181 +19,272 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 
-from experiments import base
 from mmids_cnn import config as config_lib
-from mmids_cnn import data
-from mmids_cnn.errors import DataError
-from mmids_cnn.storage import checkpoints, digests
+from mmids_cnn import schema
+from mmids_cnn.console import experiment_file
 from tests.support import processes
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, Place
 
 RECORD = ROOT / "tests" / "benchmarks" / "records" / "torture.json"
-KILLS = 4  # a round, at most
-WRONG = ("mismatches", "failures", "tracebacks", "undetected")
+HITS = 4  # of a run, at most
+WRONG = ("mismatches", "undetected", "failures", "tracebacks", "hangs")
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+NETWORK = "--config.model.channels=16,32,32"  # the reference network
 Counts = collections.Counter[str]
 
 
-def overrides(index: int) -> list[str]:
-    """The reference network; every other run saves in the middle of epochs too; every third is streamed."""
-    network = ",".join(map(str, base.get_config().model.channels))
-    often = ["--config.checkpoint.every_seconds=0.02"] if index % 2 else []
-    return [
-        f"--config.model.channels={network}",
-        *often,
-        *(["--config.dataset.placement=streamed"] if index % 3 == 2 else []),
+class Subject(NamedTuple):
+    """What is broken and damaged.
+
+    Attributes:
+      arguments: of the command that makes it, beside its folder.
+      outcome: all in its folder that must not depend on what happened to it, or raises where there is none.
+    """
+
+    arguments: tuple[str, ...]
+    outcome: Callable[[Path], Any]
+
+
+def sweep_outcome(workdir: Path) -> Any:
+    """All of a sweep that must not depend on interruptions: values, confirmation, the winner's experiment."""
+    best = json.loads((workdir / "best.json").read_text())
+    winner = schema.flatten(config_lib.resolve(experiment_file.load(str(workdir / "winner.py"))))
+    return {
+        "best": [best[name] for name in ("trial", "settings", "validation", "confirmed")],
+        "trials": (workdir / "trials.csv").read_text(),
+        "winner": {name: value for name, value in winner.items() if config_lib.changes_result(name)},
+    }
+
+
+RUN = Subject((NETWORK,), processes.bits)
+STREAMED = Subject((NETWORK, "--config.dataset.placement=streamed"), processes.bits)
+SWEEP = Subject(
+    (
+        *(f"--config={ROOT}/experiments/sweep.py", "--config.num_epochs=2", "--config.sweep.population=2"),
+        *("--config.sweep.seeds=1", "--config.sweep.confirm_seeds=1", "--config.sweep.halving=2"),
+        *("--config.sweep.rungs=1,", "--config.sweep.space.optimizer.learning_rate=choice(1e-3,1e-2)"),
+        "--config.dataset.validation_examples=100",
+    ),
+    sweep_outcome,
+)
+
+
+def said_wrongly(text: str) -> str:
+    """A kind of `WRONG` that a command's output is by itself, or nothing."""
+    return "tracebacks" if "Traceback" in text or "unexpected " in text else ""
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
+    """A file system of so many kilobytes over a folder; False where none can be mounted."""
+    folder.mkdir(exist_ok=True)
+    options = ("-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder))
+    mounted = subprocess.run(["mount", *options], capture_output=True, check=False).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def hit_somewhere(place: Place, name: str, subject: Subject, often: list[str], rng: random.Random) -> int:
+    """Starts it and sends a signal; returns the exit status."""
+    process, number = place.start(name, *subject.arguments, *often), rng.choice(SIGNALS)
+    workdir, delay = place.work / name, rng.uniform(0, 0.4)
+    moments: list[Callable[[], bool]] = [
+        lambda: (workdir / "provenance.json").exists(),
+        lambda: processes.saving(workdir) or any(workdir.glob("populations/*")),
     ]
-
-
-def kill_somewhere(place: processes.Place, name: str, index: int, rng: random.Random, life: float) -> bool:
-    """Starts a run and kills it; False if it was done before."""
-    process = place.start(name, *overrides(index))
     if rng.random() < 0.5:
-        workdir, delay = place.work / name, rng.uniform(0, 0.4)
-        at_work = rng.choice((lambda: (workdir / "config.json").exists(), lambda: processes.saving(workdir)))
-        processes.until(process, at_work)
+        processes.until(process, rng.choice(moments))
         time.sleep(delay if rng.random() < 0.5 else delay / 20)
     else:
-        with contextlib.suppress(TimeoutError):
-            deadline = time.monotonic() + rng.uniform(0, life)
-            processes.until(process, lambda: time.monotonic() > deadline)
-    process.kill()
-    return process.wait() == -signal.SIGKILL
+        processes.until(process, lambda: processes.catches(process))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0, 6))
+    process.send_signal(number)
+    return process.wait(timeout=60)
 
 
-def play_round(place: processes.Place, index: int, seed: int, life: float, expected: Any) -> Counts:
-    """One run, broken and completed; counts processes, kills and whatever is wrong with the end."""
-    rng, name, counts = random.Random(f"{seed} {index}"), f"round{index}", Counts()
-    for _ in range(rng.randint(1, KILLS)):
+def play_break(place: Place, index: int, seed: int, subjects: dict[str, tuple[Subject, Any]]) -> Counts:
+    """One run or sweep, hit and completed; counts processes, hits and whatever is wrong with the end."""
+    rng, name, counts = random.Random(f"{seed} {index}"), f"break{index}", Counts()
+    kind = "sweep" if index % 4 == 3 else "streamed" if index % 3 == 2 else "run"
+    subject, expected = subjects[kind]
+    often = ["--config.checkpoint.every_seconds=0.02"] if index % 2 else []
+    try:
+        if rng.random() < 0.2:
+            with small_disk(place.work / name, rng.randint(100, 2000)) as mounted:
+                done = place.run(name, *subject.arguments, *often)
+                counts["full disks"] += mounted and done.returncode == 1
+                kept = shutil.copytree(place.work / name, place.work / f"{name}.kept")
+            shutil.rmtree(place.work / name, ignore_errors=True)
+            kept.rename(place.work / name)
+            counts["processes"] += 1
+            counts[said_wrongly(done.stderr)] += 1
+        for _ in range(rng.randint(1, HITS)):
+            counts["processes"] += 1
+            status = hit_somewhere(place, name, subject, often, rng)
+            if status == 0:
+                break
+            counts["hits"] += 1
+            if status not in (-signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGINT):
+                print(f"break {index}: exit status {status}: {place.output(name)[1]}", file=sys.stderr)
+                counts["failures"] += 1
+        done = place.run(name, *subject.arguments, *often)
         counts["processes"] += 1
-        if not kill_somewhere(place, name, index, rng, life):
-            break
-        counts["kills"] += 1
-    done = place.run(name, *overrides(index))
-    counts["processes"] += 1
-    said = done.stdout + done.stderr + "".join(place.output(name))
-    counts["tracebacks"] += said.count("Traceback")
-    if done.returncode:
-        print(f"round {index}: exit status {done.returncode}: {done.stderr}", file=sys.stderr)
-        counts["failures"] += 1
-    elif processes.bits(place.work / name) != expected:
-        print(f"round {index}: other bits in {place.work / name}", file=sys.stderr)
-        counts["mismatches"] += 1
-    else:
-        shutil.rmtree(place.work / name)
+        said = done.stdout + done.stderr + "".join(place.output(name))
+        counts[said_wrongly(said)] += 1
+        if done.returncode:
+            print(f"break {index}: exit status {done.returncode}: {done.stderr}", file=sys.stderr)
+            counts["failures"] += 1
+        elif subject.outcome(place.work / name) != expected:
+            print(f"break {index}: other bits in {place.work / name}", file=sys.stderr)
+            counts["mismatches"] += 1
+        else:
+            shutil.rmtree(place.work / name)
+    except (subprocess.TimeoutExpired, AssertionError) as error:
+        print(f"break {index}: {error}", file=sys.stderr)
+        counts["hangs"] += 1
     return counts
 
 
-def damage_checkpoint(unbroken: Path, folder: Path, rng: random.Random) -> tuple[str, str]:
-    """Damages a checkpoint and restores the newest; returns what was done, and how it ended."""
-    copy = processes.fresh(unbroken / "checkpoints", folder / "checkpoints")
-    step = rng.choice(processes.steps(unbroken)[-2:])
+PLACES = ("run", "run", "run", "sweep", "sweep", "archives", "data/idx_archives", "data/mmids_cnn", "cache")
+
+
+def damage(root: Path, place: Place, rng: random.Random, subjects: dict[str, tuple[Subject, Any]]) -> str:
+    """Damages a file, and asks the commands; returns what was done and, after a colon, how it ended.
+
+    Args:
+      root: with the finished `run` and `sweep`, the `unfinished-` ones, `older-` ones, and the data.
+      place: where the copies are made, which is emptied.
+      rng: what draws.
+      subjects: with the right outcome of each.
+    """
+    where = rng.choice(PLACES)
+    kind = where if where in subjects else "run"
+    subject, expected = subjects[kind]
+    for name in ("archives", "data", "cache"):
+        processes.fresh(root / name, place.root / name)
+    state = rng.choice(("", "unfinished-")) if where == kind else "unfinished-"
+    workdir = processes.fresh(root / f"{state}{kind}", place.work / kind)
+    target = workdir if where == kind else place.root / where
+    if where in ("archives", "data/idx_archives"):  # where the cache is whole, nothing else is read
+        shutil.rmtree(place.root / "data" / "mmids_cnn")
+    how = rng.choice(processes.DAMAGES + processes.PLAUSIBLE)
+    older = root / f"older-{kind}" if where == kind else root / where
     numbers = (rng.randrange(10**9), rng.randrange(10**9), rng.randrange(10**9))
-    what = processes.damage(copy / str(step), rng.choice(processes.DAMAGES), numbers)
-    said: list[str] = []
-    found = checkpoints.newest(copy, said.append)
-    assert found is not None
-    original = checkpoints.restore(unbroken / "checkpoints", found.step)
-    right = digests.fingerprint(original.tree) == digests.fingerprint(found.tree)
-    newest = found.step == processes.steps(unbroken)[-1]
-    if not right or not (newest or said):
-        return f"step {step}: {what}", "undetected"
-    return f"step {step}: {what}", "harmless" if newest else "detected"
+    what = f"{state}{where}: {processes.damage(target, how, numbers, older)}"
+    before = processes.content(workdir)
+    shown = place.run(kind, module="evaluate") if kind == "run" else None
+    ended = place.run(kind, *subject.arguments)
+    for done in (shown, ended):
+        if done and (said_wrongly(done.stdout + done.stderr) or done.stderr.count("error: ") > 1):
+            return f"{what}: tracebacks: {done.stderr}"
+    right = re.search(r"test accuracy [\d.]+ %", (root / "run.out").read_text())
+    if shown and shown.returncode == 0 and state == "" and right and right[0] not in shown.stdout:
+        older_one = "skipped" in shown.stderr  # a checkpoint was passed over, and that was said
+        if not older_one:
+            return f"{what}: undetected: {shown.stdout}"
+    if ended.returncode:
+        one_line = ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+        # What cannot be computed again has to be put back by hand: archives, all that there is to go on from.
+        lost = where == "archives" or "put" in ended.stderr
+        return f"{what}: {'refused' if one_line and lost else 'failures'}: {ended.stderr}"
+    if subject.outcome(workdir) != expected:
+        return f"{what}: undetected: {ended.stdout}"
+    same = processes.content(workdir) == before or state
+    return f"{what}: {'harmless' if same else 'mended'}"
 
 
-def damage_data(root: Path, folder: Path, rng: random.Random) -> tuple[str, str]:
-    """Damages an archive, the prepared set or the cache, and loads; as `damage_checkpoint`."""
-    for name in ("archives", "data"):
-        processes.fresh(root / name, folder / name)
-    where = rng.choice(("archives", "data/idx_archives", "data/mmids_cnn"))
-    if where != "data/mmids_cnn":  # where the cache is whole, nothing else is read
-        shutil.rmtree(folder / "data" / "mmids_cnn")
-    numbers = (rng.randrange(10**9), rng.randrange(10**9), rng.randrange(10**9))
-    what = f"{where}: {processes.damage(folder / where, rng.choice(processes.DAMAGES), numbers)}"
-    said: list[str] = []
-    try:
-        found = load(folder, said)
-    except DataError:
-        return what, "detected"
-    expected = load(root, [])
-    if (found.fingerprint, found.num_classes) != (expected.fingerprint, expected.num_classes):
-        return what, "undetected"
-    return what, "detected" if said else "harmless"
-
-
-def load(root: Path, said: list[str]) -> data.Dataset:
-    """Loads the small set from a folder; what is reported beside progress goes to `said`."""
-    config = base.get_config()
-    config.dataset.name = "fashion_mnist"
-    config.dataset.archives, config.dataset.data_dir = f"{root}/archives", f"{root}/data"
-    settings = config_lib.resolve(config).dataset
-    return data.load(settings, lambda what, done, total: None if total else said.append(what))
-
-
-def corrupt(root: Path, count: int, seed: int) -> Counts:
-    """Damages `count` files, every other one of a checkpoint; counts how each ended."""
+def play_damages(root: Path, count: int, seed: int, subjects: Any, console: Console) -> Counts:
+    """Damages `count` files; counts how each ended."""
     counts = Counts()
-    with tempfile.TemporaryDirectory() as folder:
-        for index in range(count):
-            rng = random.Random(f"{seed} corruption {index}")
+
+    def play_one(index: int) -> str:
+        rng = random.Random(f"{seed} damage {index}")
+        with tempfile.TemporaryDirectory() as folder:
+            place = Place(Path(folder), Path(folder))
             try:
-                attack = damage_data if index % 2 else damage_checkpoint
-                source = root if index % 2 else root / "unbroken"
-                what, end = attack(source, Path(folder), rng)
+                return damage(root, place, rng, subjects)
+            except subprocess.TimeoutExpired as error:
+                return f"damage: hangs: {error}"
             except Exception:
-                what, end = traceback.format_exc(), "tracebacks"
-            counts["corruptions"] += 1
+                return f"damage: tracebacks: {traceback.format_exc()}"
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for index, text in enumerate(pool.map(play_one, range(count)), 1):
+            end = next(end for end in (*WRONG, "refused", "harmless", "mended") if f": {end}" in text)
+            counts["damages"] += 1
             counts[end] += 1
             if end in WRONG:
-                print(f"corruption {index}: {end}: {what}", file=sys.stderr)
+                print(f"damage {index - 1}: {text}", file=sys.stderr)
+            if index % 20 == 0:
+                console.print(f"{index} damages, {counts['undetected']} undetected")
     return counts
 
 
-def play(root: Path, arguments: argparse.Namespace, console: Console) -> Counts:
-    """An unbroken run, the rounds, the corruptions."""
-    place = processes.Place(processes.make_root(root), root)
-    for name in ("first", "streamed", "unbroken"):  # the first two compile
-        began = time.monotonic()
-        done = place.run(name, *overrides(2 if name == "streamed" else 0))
-        life = time.monotonic() - began
-        if done.returncode:
-            raise SystemExit(f"torture: the unbroken run failed: {done.stderr}")
-    expected, counts = processes.bits(root / "unbroken"), Counts()
-    with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
-        play_one = lambda index: play_round(place, index, arguments.seed, life, expected)  # noqa: E731
-        for index, found in enumerate(pool.map(play_one, range(arguments.rounds)), 1):
-            counts += found
-            if index % 10 == 0:
-                console.print(f"{index} rounds, {counts['kills']} kills, {counts['mismatches']} mismatches")
-    return counts + corrupt(root, arguments.corruptions, arguments.seed)
+def prepare(root: Path) -> dict[str, tuple[Subject, Any]]:
+    """Makes what is broken and damaged, and the right outcome of each."""
+    place = Place(processes.make_root(root), root)
+    subjects = {}
+    for kind, subject in {"run": RUN, "streamed": STREAMED, "sweep": SWEEP}.items():
+        for name in (f"compiles-{kind}", kind):
+            done = place.run(name, *subject.arguments)
+            if done.returncode:
+                raise SystemExit(f"torture: the unbroken {kind} failed: {done.stderr}")
+        (root / f"{kind}.out").write_text(done.stdout)
+        subjects[kind] = subject, subject.outcome(root / kind)
+    place.run("older-run", *RUN.arguments, "--config.num_epochs=2")
+    unfinished = processes.fresh(root / "run", root / "unfinished-run")
+    (unfinished / "result.json").unlink()
+    shutil.rmtree(unfinished / "checkpoints" / str(processes.steps(unfinished)[-1]))
+    unfinished = processes.fresh(root / "sweep", root / "unfinished-sweep")
+    for name in ("best.json", "trials.csv", "winner.py", "report.html"):
+        (unfinished / name).unlink()
+    shutil.rmtree(unfinished / "confirm")
+    shutil.copytree(unfinished, root / "older-sweep")
+    return subjects
 
 
 def main() -> int:
     """Plays, shows a table, writes the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=100, help="runs to break")
-    parser.add_argument("--corruptions", type=int, default=200, help="files to damage")
+    parser.add_argument("--rounds", type=int, default=100, help="breaks, and as many damages")
     parser.add_argument("--seed", type=int, default=0, help="of all moments and damages")
-    parser.add_argument("--workers", type=int, default=2, help="rounds at a time")
+    parser.add_argument("--workers", type=int, default=2, help="breaks at a time")
     parser.add_argument("--record", type=Path, default=RECORD, help="JSON file to write")
     arguments, console, began = parser.parse_args(), Console(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        counts = play(Path(folder), arguments, console)
-        provenance = json.loads((Path(folder) / "unbroken" / "provenance.json").read_text())
-    names = ("processes", "kills", *WRONG, "corruptions", "detected", "harmless")
+        root, counts = Path(folder), Counts()
+        subjects, place = prepare(root), Place(root, root)
+        with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
+            play_one = lambda index: play_break(place, index, arguments.seed, subjects)  # noqa: E731
+            for index, found in enumerate(pool.map(play_one, range(arguments.rounds)), 1):
+                counts += found
+                if index % 10 == 0:
+                    console.print(f"{index} breaks, {counts['hits']} hits, {counts['mismatches']} mismatches")
+        counts += play_damages(root, arguments.rounds, arguments.seed, subjects, console)
+        provenance = json.loads((root / "run" / "provenance.json").read_text())
+    names = ("processes", "hits", "full disks", "damages", "mended", "refused", "harmless", *WRONG)
     figures = {"rounds": arguments.rounds, **{name: counts[name] for name in names}}
     table = Table("what", "count")
     for name, count in figures.items():

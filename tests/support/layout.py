@@ -10,6 +10,7 @@ GROUND = {"errors"}
 BELOW = {"datasets", "devices", "storage"}  # wings that the core stands on
 CORE_FOLDERS = {"networks", "layers"}
 ABOVE = {"console", "pages", "runs", "populations", "sweeps", "deploy"}  # wings that stand on the core
+FLOORS = {"runs": 1, "populations": 1, "sweeps": 2, "deploy": 2, "command": 3}  # others are below these
 ONLY_IN = {  # what else may be imported, and where alone
     "tensorflow_datasets": {"datasets.builder", "datasets.cache", "datasets.catalogue"},
     "optuna": {"sweeps.study"},
@@ -18,22 +19,12 @@ ONLY_IN = {  # what else may be imported, and where alone
     "orbax": {"storage.checkpoints", "storage.seal"},
     "PIL": {"deploy.pictures"},
     "rich": {"console.terminal", "sweeps.progress"},
-    "tensorflow": set[str](),
+    **{name: set[str]() for name in ("tensorflow", "onnx", "tensorboard", "safetensors")},
 }
 NO_JAX = (
-    *(
-        "main",
-        "evaluate",
-        "predict",
-        "reproduce",
-        "config",
-        "schema",
-        "dotted",
-        "data",
-        "metrics",
-        "networks",
-    ),
-    *("errors", "datasets", "datasets.source", "datasets.cache", "datasets.idx", "datasets.catalogue"),
+    *("main", "evaluate", "predict", "reproduce", "config", "schema", "dotted", "data", "metrics"),
+    *("networks", "errors", "datasets", "datasets.source", "datasets.cache", "datasets.idx"),
+    "datasets.catalogue",
     *("storage.files", "devices.cores", "devices.compilation", "console.command", "console.experiment_file"),
     *("console.explain", "console.signals", "console.terminal", "runs.folder", "runs.run", "runs.compare"),
     *("sweeps.space", "sweeps.plan", "sweeps.config", "sweeps.folder", "sweeps.sweep"),
@@ -60,9 +51,11 @@ def _imported(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom):  # with the whole name: the linter refuses relative imports
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [one if one.removeprefix(PACKAGE + ".") in known else node.module or "" for one in inner]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # as `import_module` takes it
+            names = [node.value.partition(":")[0]] if node.value.startswith(f"{PACKAGE}.") else []
         else:
             continue
         for name in names:
@@ -71,6 +64,9 @@ def _imported(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
                 yield ours
             elif name != PACKAGE:
                 yield name.partition(".")[0]
+
+
+_OF_NETWORKS = {"networks", "layers", "dotted", "schema", "errors"}
 
 
 def wing(module: str) -> str:
@@ -95,6 +91,11 @@ def violations(found: Imports) -> list[str]:
             inside = here == there or other in GROUND
             if here in {"core", *BELOW} and there in ABOVE:
                 said.append(f"{module} imports {other}: the core and what is below it know no wing above")
+            elif FLOORS.get(here, 0) < FLOORS.get(there, 0) != FLOORS["command"]:
+                said.append(f"{module} imports {other}: {here} is below {there}")
+            folder, of = module.partition(".")[0], other.partition(".")[0]
+            if folder == "layers" != of or (folder == "networks" and of not in _OF_NETWORKS):
+                said.append(f"{module} imports {other}: {folder} knows nothing of the rest of the core")
             if here in ("devices", "storage", "pages") and not inside:
                 said.append(f"{module} imports {other}: {here} knows nothing but errors")
             if here == "core" and there == "storage":

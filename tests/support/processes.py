@@ -3,7 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import shutil
+import signal
+import string
 import subprocess
 import sys
 import time
@@ -21,6 +24,7 @@ PER_EPOCH = 13  # steps: 400 images, 32 at a time
 EPOCHS = 4
 CHANNELS = "8,"
 DAMAGES = ("flip", "truncate", "delete", "swap", "zero", "append")
+PLAUSIBLE = ("digit", "letter", "older")  # what leaves a file that can be read
 
 
 class Place(NamedTuple):
@@ -105,6 +109,12 @@ def until(process: subprocess.Popen[str], moment: Callable[[], bool], timeout: f
     return process.poll() is None
 
 
+def catches(process: subprocess.Popen[Any]) -> bool:
+    """Whether a process has installed its handler of SIGTERM."""
+    (mask,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def steps(workdir: Path) -> list[int]:
     """Steps of the checkpoints that are committed."""
     with contextlib.suppress(FileNotFoundError):
@@ -148,9 +158,16 @@ def content(folder: Path) -> dict[str, bytes | None]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in paths}
 
 
-def damage(folder: Path, kind: str, numbers: tuple[int, int, int]) -> str:
-    """Damages a file somewhere in a folder as three large random numbers say; tells what was done."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock"]
+def damage(folder: Path, kind: str, numbers: tuple[int, int, int], older: Path | None = None) -> str:
+    """Damages a file somewhere in a folder as three large random numbers say; tells what was done.
+
+    Args:
+      folder: where one of the files is chosen.
+      kind: one of `DAMAGES` and `PLAUSIBLE`.
+      numbers: choose the file, the place in it, the change.
+      older: a folder that has older copies.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
     path, other = files[numbers[0] % len(files)], files[numbers[1] % len(files)]
     old = path.read_bytes()
     at = numbers[1] % max(1, len(old))
@@ -163,6 +180,16 @@ def damage(folder: Path, kind: str, numbers: tuple[int, int, int]) -> str:
         new[at : at + 64] = bytes(len(new[at : at + 64]))
     elif kind == "append":
         new += b"\0"
+    elif kind in ("digit", "letter"):
+        alphabet = (string.digits if kind == "digit" else string.ascii_lowercase).encode()
+        places = [place for place, byte in enumerate(old) if byte in alphabet]
+        if places:
+            at = places[numbers[1] % len(places)]
+            new[at] = alphabet[
+                (alphabet.index(old[at]) + 1 + numbers[2] % (len(alphabet) - 1)) % len(alphabet)
+            ]
+    elif kind == "older" and older and (older / path.relative_to(folder)).is_file():
+        new = bytearray((older / path.relative_to(folder)).read_bytes())
     path.write_bytes(new)
     if kind == "delete":
         path.unlink()

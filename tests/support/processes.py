@@ -135,13 +135,18 @@ def bits(workdir: Path) -> dict[str, Any]:
 
     restored = checkpoints.newest(workdir / "checkpoints", refuse)
     assert restored is not None
-    return {
+    return shown(workdir) | {
         "state": {path: digests.digest(array) for path, array in digests.leaves(restored.tree)},
         "step": restored.step,
         "best": restored.meta["best"],
-        "rows": [
-            timeless(json.loads(line)) for line in (workdir / run_folder.METRICS).read_text().splitlines()
-        ],
+    }
+
+
+def shown(workdir: Path) -> dict[str, Any]:
+    """The rows and the result of a run, without clocks."""
+    rows = (workdir / run_folder.METRICS).read_text().splitlines()
+    return {
+        "rows": [timeless(json.loads(row)) for row in rows],
         "result": timeless(json.loads((workdir / run_folder.RESULT).read_text())),
     }
 

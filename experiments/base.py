@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # the one seed: initial weights and order of examples; 0 to 2**32 - 1
     config.num_epochs = 10  # passes over the training split; >= 1
-    config.batch_size = 128  # images a step; >= 1; the last, smaller batch of an epoch is kept
+    config.batch_size = 128  # images a step, at most all; >= 1; the last, smaller batch of an epoch is kept
 
     config.dataset = ConfigDict()
     config.dataset.name = "mnist"  # a TFDS name, or any name for the set in `archives`
@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.loss = "cross_entropy"  # what is minimised: "cross_entropy", "squared_error" or your own
     config.train.label_smoothing = 0.0  # mass spread evenly over all classes; 0 <= s < 1
-    config.train.precision = "float32"  # of matrix products: "float32", "tensorfloat32" or "bfloat16"
+    config.train.precision = "float32"  # of products: "tensorfloat32", "bfloat16" on accelerators alone
     config.train.on_nonfinite = "stop"  # a loss that is not finite: "stop", or "skip" that step
 
     config.eval = ConfigDict()

@@ -14,7 +14,7 @@ from mmids_cnn import data
 from mmids_cnn.devices import compilation, members, mesh
 from mmids_cnn.epoch import epoch_order, steps_resident, steps_streamed
 from mmids_cnn.errors import ConfigError
-from mmids_cnn.train import Batch, TrainState, steps_per_epoch
+from mmids_cnn.train import Batch, TrainState, batch_size, steps_per_epoch
 
 _RESIDENT_BYTES = 2**30  # what 'auto' puts on the device at most
 _CHUNK_BYTES = 2**24  # what is streamed at a time, about
@@ -39,7 +39,7 @@ def make(experiment: config_lib.Experiment, train: data.Split) -> Feed:
     placement = experiment.dataset.placement
     if placement == "auto":
         placement = "resident" if train.images.nbytes <= _RESIDENT_BYTES else "streamed"
-    return (Resident if placement == "resident" else Streamed)(train, experiment.batch_size)
+    return (Resident if placement == "resident" else Streamed)(train, batch_size(experiment, train))
 
 
 @functools.cache

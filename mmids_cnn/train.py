@@ -71,6 +71,11 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return -(-num_examples // batch_size)
 
 
+def batch_size(experiment: config_lib.Experiment, split: data.Split) -> int:
+    """Examples of a step: `config.batch_size`, but no more than there are, as padding would cost as much."""
+    return min(experiment.batch_size, len(split.labels))
+
+
 def make_network(experiment: config_lib.Experiment, dataset: data.Dataset) -> model.Network:
     """The network of an experiment; to be made before JAX looks for devices, see `cores.fix_threads`.
 
@@ -91,11 +96,12 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
     """
     network = make_network(experiment, dataset)
     settings = experiment.optimizer
-    epoch = steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)
+    split = dataset.splits["train"]
+    size = batch_size(experiment, split)
     timeless = settings.schedule == "constant" and settings.warmup_fraction == 0
     # Statistics of a batch are those of all of it, so that its examples have to stay together.
     whole = model.has_state(network, dataset.image_shape)
-    cut = microbatches.cut(experiment.batch_size, math.prod(dataset.image_shape[:2]))
+    cut = microbatches.cut(size, math.prod(dataset.image_shape[:2]))
     return Program(
         network=network,
         optimizer=settings.name,
@@ -103,9 +109,22 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
         loss=experiment.train.loss,
         metrics=experiment.eval.metrics,
         cut=microbatches.WHOLE if whole else cut,
-        total_steps=0 if timeless else epoch * experiment.num_epochs,
+        total_steps=0 if timeless else steps_per_epoch(len(split.labels), size) * experiment.num_epochs,
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
     )
+
+
+def notes(experiment: config_lib.Experiment, dataset: data.Dataset) -> list[str]:
+    """What settings do not do here that their values say, a sentence each."""
+    said, count = [], len(dataset.splits["train"].labels)
+    if experiment.batch_size > count:
+        said.append(
+            f"config.batch_size is {experiment.batch_size:,}; each step takes all {count:,} training examples"
+        )
+    precision = experiment.train.precision
+    if precision != "float32" and jax.default_backend() == "cpu":
+        said.append(f"config.train.precision is {precision}; a CPU computes in float32 all the same")
+    return said
 
 
 def init_state(experiment: config_lib.Experiment, dataset: data.Dataset) -> TrainState:

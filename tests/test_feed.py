@@ -60,7 +60,6 @@ def test_a_step_trains_on_the_examples_that_the_order_names(vary: Vary, small: d
     [
         (128, (16, 32, 32), [(0, 2), (2, 5), (7, 1), (8, 8)]),  # 8 steps, the last of 104; chunks of 3
         (333, (2,), [(0, 1), (1, 3), (4, 2), (6, 2)]),  # 4 steps, the last of a single example
-        (1500, (2,), [(0, 1), (1, 1)]),  # more than there are
         # One part a step and few channels: where XLA once fused the taking of a batch into its loss.
         (32, (4,), [(0, 13), (13, 19), (32, 5)]),
     ],
@@ -80,6 +79,21 @@ def test_resident_and_streamed_give_the_same_bits(
     streamed = run(feed.Streamed(split, batch_size), experiment, small, pieces)
     assert resident.step == sum(count for _, count in pieces)
     assert digests(resident) == digests(streamed)
+
+
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+def test_batch_of_more_than_all_examples_is_one_of_all(
+    vary: Vary, small: data.Dataset, placement: str
+) -> None:
+    """Nothing is padded: the program, hence its time, is that of a batch as large as the data."""
+    states = [
+        run(feed.make(experiment, small.splits["train"]), experiment, small, [(0, 1), (1, 1)])
+        for experiment in (
+            vary(batch_size=size, model=TINY, dataset={"placement": placement}) for size in (1000, 2500)
+        )
+    ]
+    assert states[0].program == states[1].program
+    assert digests(states[0]) == digests(states[1])
 
 
 def test_chunks_are_limited_in_bytes(

@@ -33,6 +33,8 @@ def introduce(
     shown = [(row.name, "x".join(map(str, row.output_shape)), f"{row.parameters:,}") for row in rows]
     terminal.table("", ("layer", "output", "parameters"), [*shown, ("total", "", f"{total:,}")])
     terminal.note(f"workdir: {workdir}, seed {experiment.seed}")
+    for sentence in train.notes(experiment, dataset):
+        terminal.say(f"note: {sentence}")
 
 
 class Progress:

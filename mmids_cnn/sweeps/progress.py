@@ -32,8 +32,11 @@ def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Termin
         terminal.note(device.describe(device.found()))
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
     terminal.note(f"data: {dataset.name}, {sizes}, fingerprint {dataset.fingerprint[:16]}")
+    notes: dict[str, None] = {}  # each once, in their order
     for settings in plan.borders():
-        population.shared(plan.member(settings, plan.experiment.seed), dataset)
+        member = plan.member(settings, plan.experiment.seed)
+        population.shared(member, dataset)
+        notes |= dict.fromkeys(train.notes(member, dataset))
     rows = [(axis.leaf, axis.text) for axis in plan.axes]
     terminal.table("", ("setting", "space"), rows or [("none", "the experiment as it is")])
     sweep = plan.sweep
@@ -43,6 +46,8 @@ def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Termin
         f"once{rungs}; {sweep.confirm_seeds} seeds to confirm"
     )
     terminal.note(f"workdir: {workdir}")
+    for sentence in notes:
+        terminal.say(f"note: {sentence}")
 
 
 class Board:

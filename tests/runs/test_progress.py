@@ -1,0 +1,38 @@
+"""What is said before a run or a sweep begins."""
+
+from pathlib import Path
+
+import pytest
+
+from mmids_cnn import data
+from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.runs import progress
+from mmids_cnn.sweeps import progress as sweep_progress
+from tests.support import sweeping
+from tests.support.suite import Vary
+
+BATCH = "note: config.batch_size is {}; each step takes all {} training examples"
+PRECISION = "note: config.train.precision is {}; a CPU computes in float32 all the same"
+
+
+def test_settings_without_the_effect_they_name_are_noted(
+    vary: Vary, small: data.Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    larger = vary(batch_size=1001, train={"precision": "bfloat16"})
+    for experiment in (larger, vary(batch_size=1000)):
+        progress.introduce(experiment, small, Path("run"), Terminal("none"))
+    expected = [BATCH.format("1,001", "1,000"), PRECISION.format("bfloat16")]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_and_those_of_a_sweep_once_each(
+    small: data.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = {
+        "sweep__space__batch_size": "choice(50, 2000)",
+        "sweep__space__train__precision": "choice('float32', 'tensorfloat32')",
+    }
+    plan = sweeping.make(tmp_path, **space)
+    sweep_progress.introduce(plan, small, Path("sweep"), Terminal("none"))
+    expected = [BATCH.format("2,000", "1,000"), PRECISION.format("tensorfloat32")]
+    assert sorted(capsys.readouterr().out.splitlines()) == expected

@@ -12,5 +12,8 @@ _STREAMS = {"params": 0, "order": 1, "dropout": 2}
 
 
 def stream(seed: int | Integer[Array, ""], name: str) -> PRNGKeyArray:
-    """The key of a named stream (a key of `_STREAMS`) of a seed, 0 to 2**32 - 1."""
-    return jax.random.fold_in(jax.random.key(seed), _STREAMS[name])
+    """The key of a named stream (a key of `_STREAMS`) of a seed, 0 to 2**32 - 1.
+
+    The generator is named, so that JAX_DEFAULT_PRNG_IMPL changes no bit.
+    """
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), _STREAMS[name])

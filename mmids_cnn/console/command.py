@@ -170,6 +170,7 @@ def _usage(doc: str, own: Sequence[str]) -> str:
 
 def _prepare_jax() -> None:
     """Settings that JAX reads from the environment when it is first imported, and what keeps Orbax quiet."""
+    compilation.require()
     compilation.use_cache(flags.FLAGS.compilation_cache)
     cores.as_devices()
     deterministic = "--xla_gpu_deterministic_ops=true"

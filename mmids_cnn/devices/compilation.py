@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from mmids_cnn.errors import ConfigError
+
 _WARNING = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '(?P<name>[^']+)'")
 
 
@@ -38,6 +40,16 @@ def use_cache(folder: str | None) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     _remove_torn_entries(Path(folder))
+
+
+def require() -> None:
+    """Raises `ConfigError` where JAX would be told not to compile; to be called before it is imported."""
+    found = os.environ.get("JAX_DISABLE_JIT", "0")
+    if found.lower() not in ("n", "no", "f", "false", "off", "0"):  # as JAX reads it
+        raise ConfigError(
+            f"JAX_DISABLE_JIT: expected it to be off, as every step is a compiled program, found {found!r}; "
+            "unset it"
+        )
 
 
 def compile_lowered(lowered: Any) -> Any:

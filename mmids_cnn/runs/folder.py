@@ -149,10 +149,14 @@ def experiment(workdir: Path) -> config_lib.Experiment:
     return config_lib.resolve(content, recorded=True)
 
 
+def provenance(workdir: Path) -> dict[str, Any]:
+    """Where what is in a folder comes from; empty where that is not known."""
+    return _intact(workdir, PROVENANCE) or {}
+
+
 def source_roots(workdir: Path) -> list[str]:
     """The folders from which a run imported what is not this package's, as its provenance has them."""
-    content = _intact(workdir, PROVENANCE) or {}
-    sources = content.get("sources", {})
+    sources = provenance(workdir).get("sources", {})
     return [str(source["root"]) for source in sources.values()] if isinstance(sources, dict) else []
 
 

@@ -3,17 +3,30 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import jax
 
 import mmids_cnn
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, dotted
 from mmids_cnn.devices import device
+from mmids_cnn.errors import RunError
+from mmids_cnn.runs import folder as run_folder
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+# Settings of JAX that choose where it computes, which `device` tells, what it checks, says and keeps, or the
+# generator that `keys` names itself.
+_NO_BITS = re.compile(
+    "platform|visible_devices|num_cpu|mock|host|check|guard|debug|error|warn|log|trac|verbose|color|dump|source|"
+    "location|report|profil|pgle|cache|metadata|serialization|export|timeout|service|recover|default_prng_impl"
+)
 
 
 def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[str, Any]:
@@ -28,6 +41,7 @@ def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[st
         "packages": versions(),
         "platform": platform.platform(),
         "device": device.found(),
+        "jax": settings(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "dataset": {
             "name": dataset.name,
@@ -39,6 +53,31 @@ def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[st
         "seed": experiment.seed,
         "sources": sources(experiment),
     }
+
+
+def settings() -> dict[str, Any]:
+    """What JAX is set to, as far as bits may depend on it; numbers, texts and None by name."""
+    kept = {name: value for name, value in jax.config.values.items() if not _NO_BITS.search(name)}
+    plain = (bool, int, float, str, type(None))
+    return {name: x if isinstance(x, plain) else str(x) for name, x in sorted(kept.items())}
+
+
+def require_settings(workdir: Path) -> None:
+    """Raises `RunError` unless JAX is set as the provenance in a folder has it, where it has that at all."""
+    changed = _settings_changed(run_folder.provenance(workdir), {"jax": settings()})
+    if changed:
+        names = ", ".join(name.upper() for name in changed)
+        found = "; ".join(f"{name}: {old} there, {new} here" for name, (old, new) in changed.items())
+        raise RunError(
+            f"{workdir}: expected the settings of JAX that it began with, found others, {found}; change "
+            f"{names} back, or name another --workdir"
+        )
+
+
+def _settings_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings of JAX that differ between two records that both have them, as (old value, new value)."""
+    old, new = before.get("jax", {}), now.get("jax", {})
+    return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
 
 
 def sources(experiment: config_lib.Experiment) -> dict[str, dict[str, str | None]]:
@@ -63,6 +102,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         "data": (before.get("dataset", {}).get("fingerprint"), now["dataset"]["fingerprint"]),
         "git_commit": (before.get("git_commit"), now["git_commit"]),
     }
+    pairs |= _settings_changed(before, now)
     old_versions, old_sources = before.get("packages", {}), before.get("sources", {})
     pairs |= {
         f"the source of {name}": (old_sources.get(name, {}).get("sha256"), source["sha256"])

@@ -8,6 +8,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data, loop, train
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.runs import provenance
 from mmids_cnn.storage import checkpoints
 
 
@@ -45,7 +46,8 @@ def restore(
       say: told of each step back, and of each file that is damaged.
 
     Raises:
-      RunError: the run was begun with another configuration or other data, or no checkpoint is whole.
+      RunError: the run was begun with another configuration, other data or other settings of JAX, or no
+        checkpoint is whole.
     """
     folder = workdir / run_folder.CHECKPOINTS
     restored = checkpoints.newest(folder, say)
@@ -58,6 +60,7 @@ def restore(
             f"{workdir}: expected the data this run began with (fingerprint {meta['data'][:16]}), found "
             f"{dataset.fingerprint[:16]}; put that data back, or name another --workdir"
         )
+    provenance.require_settings(workdir)
     state = train.from_saved(train.init_state(experiment, dataset), restored.tree)
     say(f"going on from step {restored.step:,} of {workdir}")
     if run_folder.metrics(workdir)[: len(meta["rows"])] != meta["rows"]:

@@ -36,8 +36,9 @@ def run(
     Raises:
       InterruptedRunError: a signal asked to stop; what there was to save is saved.
       NonFiniteError: every trial diverged.
-      RunError: the record of the trials cannot be used.
+      RunError: the record of the trials cannot be used, or JAX is set otherwise than when the sweep began.
     """
+    provenance.require_settings(workdir)
     study = open_study(plan, workdir, dataset.fingerprint, terminal.say)
     for name in sweep_folder.damaged(workdir):
         terminal.say(f"{workdir / name}: expected what was written, found a damaged file; writing it anew")

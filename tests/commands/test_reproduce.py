@@ -122,6 +122,14 @@ def test_differences_are_named(place: Place, unbroken: Path) -> None:
     assert "numpy was 1.0, is " in setting and "'kind': 'abacus'" in setting
 
 
+def test_setting_of_jax_is_named(place: Place, unbroken: Path) -> None:
+    processes.fresh(unbroken, place.work / "run")
+    done = place.run("run", module="reproduce", JAX_THREEFRY_PARTITIONABLE="0")
+    assert (done.returncode, done.stderr) == (1, "")
+    setting = "what else differs: jax_threefry_partitionable was True, is False"
+    assert done.stdout.splitlines()[-1] == setting
+
+
 def test_row_that_is_missing_is_a_difference(place: Place, unbroken: Path) -> None:
     record = processes.fresh(unbroken, place.work / "run")
     rows = (record / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -177,6 +185,8 @@ def test_record_is_complete(unbroken: Path) -> None:
         "device",
         "seed",
     }
+    assert record["jax"]["jax_threefry_partitionable"] is True
+    assert not [name for name in record["jax"] if "cache" in name or "log" in name]
     assert record["packages"].keys() >= {"jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
     assert record["dataset"]["examples"] == {"train": 400, "test": 200}
     config = json.loads((unbroken / "config.json").read_text())

@@ -258,11 +258,12 @@ def test_no_such_device(command_line: CommandLine, tmp_path: Path, small: list[s
     assert {path.name for path in tmp_path.iterdir()} == {"archives"}
 
 
-def test_no_number_of_devices(
-    command_line: CommandLine, tmp_path: Path, small: list[str], no_jax: str
+@pytest.mark.parametrize(("name", "value"), [("JAX_NUM_CPU_DEVICES", "many"), ("JAX_DISABLE_JIT", "True")])
+def test_variable_that_cannot_be_used(
+    forked: forking.Forking, tmp_path: Path, small: list[str], name: str, value: str
 ) -> None:
-    done = command_line("main", *small, JAX_NUM_CPU_DEVICES="many", PYTHONPATH=no_jax)
-    assert re.fullmatch(r"error: JAX_NUM_CPU_DEVICES: expected .+, found 'many'; .+\n", done.stderr)
+    done = forked(tmp_path, *small, module="mmids_cnn.main", environment={**os.environ, name: value})
+    assert re.fullmatch(rf"error: {name}: expected .+, found '{value}'; .+\n", done.stderr)
     assert done.returncode == 2
     assert {path.name for path in tmp_path.iterdir()} == {"archives"}
 

@@ -74,6 +74,24 @@ def test_kills_in_the_middle_of_epochs(place: Place, unbroken: Path) -> None:
     assert found == expected
 
 
+def test_settings_of_jax(place: Place, unbroken: Path) -> None:
+    """The generator is the run's own; what else may change bits has to be as it was."""
+    workdir = copy_of(unbroken, place)
+    shutil.rmtree(workdir / "checkpoints" / str(LAST))
+    before = processes.content(workdir)
+    done = place.run("run", JAX_THREEFRY_PARTITIONABLE="0")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: run: expected the settings of JAX that it began with, found others, jax_threefry_partitionable: "
+        "True there, False here; change JAX_THREEFRY_PARTITIONABLE back, or name another --workdir\n",
+    )
+    assert processes.content(workdir) == before | {".lock": (workdir / ".lock").read_bytes()}
+    done = place.run("run", JAX_DEFAULT_PRNG_IMPL="rbg")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "note:" not in done.stdout
+    assert bits(workdir) == bits(unbroken)
+
+
 def test_longer_run_from_a_finished_one(place: Place, unbroken: Path) -> None:
     """Its end was scored as the cadence did not ask for; a run of four epochs has no such row."""
     cadence = ["--config.eval.every_epochs=3"]

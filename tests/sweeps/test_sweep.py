@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import optuna
 import pytest
 
@@ -303,12 +304,14 @@ def test_another_sweep_is_refused_where_the_plan_is_damaged(
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_other_data_are_refused(
+def test_other_data_and_settings_of_jax_are_refused(
     whole: tuple[plan.Plan, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, workdir = whole
+    a_plan, workdir = whole
     again, other = copied(workdir, tmp_path), sweeping.write_archives(tmp_path / "other", first=1000)
     (again / "best.json").unlink()
+    with jax.threefry_partitionable(False), pytest.raises(RunError, match="jax_threefry_partitionable: True"):
+        sweeping.run(a_plan, again)
     elsewhere = sweeping.make(other, **HALVING)
     with pytest.raises(RunError, match=r"expected the data that study '.*' began with, found another"):
         sweeping.run(elsewhere, again)

@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "conv_net"  # of `mmids_cnn.networks`, or "module:Class", a Linen module of your own
-    config.model.channels = (16, 32, 32)  # output channels of each convolution block; each >= 1
-    config.model.kernel_size = 3  # side of the square kernels, pixels; odd, >= 1
+    config.model.channels = (16, 32, 32)  # output channels of each convolution block; each 1 to 2**16
+    config.model.kernel_size = 3  # side of the square kernels, pixels; odd, 1 to 99
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # "adam", "adamw", "lion", "sgd" (b1 is then the momentum), or your own

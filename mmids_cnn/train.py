@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, dotted, keys, losses, model, optimizer, sums
-from mmids_cnn.devices import compilation, cores, microbatches
+from mmids_cnn.devices import compilation, cores, device, microbatches
+from mmids_cnn.errors import ConfigError
 
 
 class Batch(NamedTuple):
@@ -112,6 +113,37 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
         total_steps=0 if timeless else steps_per_epoch(len(split.labels), size) * experiment.num_epochs,
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
     )
+
+
+def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, members: int = 1) -> None:
+    """Raises `ConfigError` if the device's memory is less than training takes at least.
+
+    That is the states, a gradient for each group of examples, and what layers put out for those that are
+    computed side by side.
+
+    Args:
+      experiment: what is to be trained.
+      dataset: the data.
+      members: models of a population.
+    """
+    made, there = program(experiment, dataset), device.memory()
+    state = jax.eval_shape(
+        lambda h: init_from(h, made, dataset.image_shape), optimizer.hyperparams(experiment)
+    )
+    rows = model.table(made.network, dataset.image_shape)
+    cut, size = made.cut, batch_size(experiment, dataset.splits["train"])
+    at_once = cut.devices * -(-size // (cut.groups * cut.slices))
+    gradients = cut.groups * sum(row.parameters for row in rows)
+    activations = at_once * sum(math.prod(row.output_shape) for row in rows)
+    states = members * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    needed = states + 4 * (gradients + activations)
+    if there is not None and needed > there:
+        leaves = [*(f"model.{name}" for name in experiment.model.fields), "batch_size"]
+        raise ConfigError(
+            f"config.model: expected a network that is trained in {there / 1e9:,.1f} GB of memory, got one of "
+            f"{gradients // cut.groups:,} parameters, which takes {needed / 1e9:,.1f} GB at least; "
+            f"lower {', '.join(f'--config.{name}' for name in leaves)}"
+        )
 
 
 def notes(experiment: config_lib.Experiment, dataset: data.Dataset) -> list[str]:

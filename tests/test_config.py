@@ -30,9 +30,9 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "model.name": (["conv_net", "mine:Net"], ["", "ConvNet", ":x", "a b:C", None, 1]),
     "model.channels": (
         [(1,), (16, 32, 32), [8, 8]],
-        [(), [], (0,), (8, -1), (8.0,), (True,), 8, "8,8", None],
+        [(), [], (0,), (8, -1), (2**16 + 1,), (10**24,), (8.0,), (True,), 8, "8,8", None],
     ),
-    "model.kernel_size": ([1, 3, 5], [0, 2, -3, 3.0, True, (3, 3), None]),
+    "model.kernel_size": ([1, 3, 99], [0, 2, -3, 101, 2**63 - 1, 3.0, True, (3, 3), None]),
     "optimizer.name": (
         ["adam", "adamw", "lion", "sgd", "my.file:mine"],
         ["", "Adam", "adagrad", ":a", "a:", "a b:c", None, 1],

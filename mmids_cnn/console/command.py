@@ -76,6 +76,10 @@ def run(
         if debug:
             traceback.print_exc()
         what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in what:  # NumPy's, XLA's
+            smaller = "lower the sizes in --config.model, or --config.batch_size"
+            what = what.partition(": ")[2] or "no more"
+            sys.exit(_complain(f"memory: expected as much as was asked for, found {what}; {smaller}", 1))
         sys.exit(_complain(f"{what}; --debug shows where, please report it", 1))
     finally:
         signals.ignore()

@@ -1,5 +1,6 @@
 """The device that JAX computes on, as facts and in words."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -10,6 +11,8 @@ import jax
 
 from mmids_cnn.devices import cores
 from mmids_cnn.errors import DeviceError
+
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def found() -> dict[str, Any]:
@@ -36,6 +39,18 @@ def found() -> dict[str, Any]:
         facts["kind"] = _cpu_model()
         facts["cores"] = cores.count()
     return facts
+
+
+def memory() -> int | None:
+    """Bytes that JAX's device has for arrays, of a CPU those that this process may use; None: not known."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("memory.max", "memory/memory.limit_in_bytes"):  # a container's, of either version
+        with contextlib.suppress(OSError, ValueError):  # 'max' stands for no limit
+            limits.append(int((_CONTROL_GROUPS / path).read_text()))
+    return min(limits)
 
 
 def describe(facts: dict[str, Any]) -> str:

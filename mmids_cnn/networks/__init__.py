@@ -16,10 +16,10 @@ class ConvNet:
     """The rules of the fields of `conv_net.ConvNet`."""
 
     channels: tuple[int, ...] = leaf(
-        "a non-empty tuple of integers >= 1, such as (16, 32, 32)",
-        lambda value: len(value) > 0 and all(c >= 1 for c in value),
+        "a non-empty tuple of integers from 1 to 2**16, such as (16, 32, 32)",
+        lambda value: len(value) > 0 and all(1 <= c <= 2**16 for c in value),
     )
-    kernel_size: int = leaf("an odd integer >= 1", lambda value: value >= 1 and value % 2 == 1)
+    kernel_size: int = leaf("an odd integer from 1 to 99", lambda value: 1 <= value <= 99 and value % 2 == 1)
 
 
 class Network(NamedTuple):

@@ -16,13 +16,14 @@ def introduce(
     """Shows what is about to be trained, on what, with what.
 
     Raises:
-      ConfigError: the network does not fit the images.
+      ConfigError: the network does not fit the images, or the memory.
       DeviceError: there is no device of the platform asked for.
     """
     terminal.close()
     network = train.make_network(experiment, dataset)
     terminal.note(device.describe(device.found()))
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
+    train.require_memory(experiment, dataset)
     height, width, channels = dataset.image_shape
     terminal.note(
         f"data: {dataset.name}, {sizes}, {height}x{width}x{channels}, {dataset.num_classes} classes, "

@@ -25,7 +25,11 @@ _AROUND = 8  # lines of the terminal that are no trial's: the table's frame, the
 
 
 def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Terminal) -> None:
-    """Shows what is about to be tried, on what; raises `ConfigError` if a network does not fit the images."""
+    """Shows what is about to be tried, on what.
+
+    Raises:
+      ConfigError: a network does not fit the images, or the memory.
+    """
     terminal.close()
     train.make_network(plan.experiment, dataset)
     if plan.sweep.executor == "local":
@@ -36,6 +40,8 @@ def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Termin
     for settings in plan.borders():
         member = plan.member(settings, plan.experiment.seed)
         population.shared(member, dataset)
+        if plan.sweep.executor == "local":
+            train.require_memory(member, dataset, min(plan.sweep.population, plan.sweep.seeds))
         notes |= dict.fromkeys(train.notes(member, dataset))
     rows = [(axis.leaf, axis.text) for axis in plan.axes]
     terminal.table("", ("setting", "space"), rows or [("none", "the experiment as it is")])

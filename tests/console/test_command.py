@@ -275,6 +275,10 @@ def test_variable_that_cannot_be_used(
             "--config.model.channels=1,1,1,1,1",
             "config.model.channels: expected at most 4 blocks for images of 28x28",
         ),
+        (
+            "--config.model.channels=65536,65536",
+            "config.model: expected a network that is trained in ",
+        ),
         ("--config.batch_size=3000000000", "config.batch_size: expected "),
     ],
 )
@@ -285,6 +289,32 @@ def test_setting_that_the_data_do_not_allow(
     assert done.stderr.startswith(f"error: {message}")
     assert done.returncode == 2
     assert {path.name for path in tmp_path.iterdir()} == {"archives"}
+
+
+# The estimate before knows nothing of what a network of one's own computes on the way: 16 TB here.
+LARGE = """
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Large(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train=False, valid=None):
+        x = images.reshape(len(images), -1) / 255.0
+        if self.is_initializing():
+            row = jnp.resize(x[0], 2**21)
+            self.param("scale", lambda key: jnp.sin(row[:, None] * row) @ row)
+        return nn.Dense(self.num_classes)(x)
+"""
+
+
+def test_memory_that_runs_out(command_line: CommandLine, tmp_path: Path, small: list[str]) -> None:
+    (tmp_path / "large.py").write_text(LARGE)
+    done = command_line("main", *small, "--config.model.name=large:Large")
+    assert re.fullmatch(r"error: memory: .*RESOURCE_EXHAUSTED.*; lower .*--config\.batch_size\n", done.stderr)
+    assert done.returncode == 1
 
 
 def test_data_folder_that_cannot_be_written(

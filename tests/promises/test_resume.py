@@ -82,8 +82,9 @@ def test_settings_of_jax(place: Place, unbroken: Path) -> None:
     done = place.run("run", JAX_THREEFRY_PARTITIONABLE="0")
     assert (done.returncode, done.stderr) == (
         2,
-        "error: run: expected the settings of JAX that it began with, found others, jax_threefry_partitionable: "
-        "True there, False here; change JAX_THREEFRY_PARTITIONABLE back, or name another --workdir\n",
+        "error: run: expected the settings of JAX that it began with, found others, "
+        "jax_threefry_partitionable: True there, False here; change JAX_THREEFRY_PARTITIONABLE back, or name "
+        "another --workdir\n",
     )
     assert processes.content(workdir) == before | {".lock": (workdir / ".lock").read_bytes()}
     done = place.run("run", JAX_DEFAULT_PRNG_IMPL="rbg")

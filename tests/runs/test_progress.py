@@ -6,6 +6,7 @@ import pytest
 
 from mmids_cnn import data
 from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.errors import ConfigError
 from mmids_cnn.runs import progress
 from mmids_cnn.sweeps import progress as sweep_progress
 from tests.support import sweeping
@@ -36,3 +37,9 @@ def test_and_those_of_a_sweep_once_each(
     sweep_progress.introduce(plan, small, Path("sweep"), Terminal("none"))
     expected = [BATCH.format("2,000", "1,000"), PRECISION.format("tensorfloat32")]
     assert sorted(capsys.readouterr().out.splitlines()) == expected
+
+
+def test_sweep_over_networks_of_which_one_fits_no_memory(small: data.Dataset, tmp_path: Path) -> None:
+    plan = sweeping.make(tmp_path, sweep__space__model__channels="choice((4,), (65536, 65536))")
+    with pytest.raises(ConfigError, match=r"config\.model: expected a network .* lower --config\.model\."):
+        sweep_progress.introduce(plan, small, Path("sweep"), Terminal("none"))

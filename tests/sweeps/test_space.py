@@ -55,7 +55,7 @@ BAD = [
     (SPACE + "batch_size", "integers(0, 64)", "expected an integer from 1 to 2**20, got 0"),
     (SPACE + "batch_size", "integers(1, 1000000)", "expected at most 10,000 integers"),
     (SPACE + "batch_size", "integers(1.0, 2.0)", "expected two integers"),
-    (SPACE + "model.kernel_size", "integers(1, 7)", "expected an odd integer >= 1, got 2"),
+    (SPACE + "model.kernel_size", "integers(1, 7)", "expected an odd integer from 1 to 99, got 2"),
     (SPACE + "model.channels", "choice((8, 8), ())", "expected a non-empty tuple"),
     (SPACE + "model.channels", "integers(8, 16)", "expected values like (4,)"),
     (SPACE + "optimizer.b1", "choice(0.9, 1.0)", "expected a number with 0 <= b1 < 1"),

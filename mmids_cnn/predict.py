@@ -10,16 +10,18 @@ if __name__ == "__main__":  # before the imports below take their time
 
     signals.watch()
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
+from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.deploy import pictures
-from mmids_cnn.errors import ConfigError
+from mmids_cnn.errors import ConfigError, DataError
 from mmids_cnn.runs import folder as run_folder
 
 
@@ -32,8 +34,11 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
 
 
-def main() -> None:
-    """Restores the parameters and prints, for each picture, its class and all probabilities."""
+def main() -> int:
+    """Restores the parameters and prints, for each picture, its class and all probabilities.
+
+    A picture that cannot be used takes no answer from the others; it is named after them.
+    """
     paths = command.arguments()
     if not paths and not flags.FLAGS.test_index:
         raise ConfigError("expected picture files or --test_index=0, got neither; name at least one")
@@ -43,16 +48,31 @@ def main() -> None:
     experiment_file.add_roots(run_folder.source_roots(workdir))
     dataset = data.load(experiment.dataset)
     test = dataset.splits["test"]
-    names, images = [], []
+    names, images, refused = [], [], list[DataError]()
     for index in flags.FLAGS.test_index:
         if not 0 <= index < len(test.labels):
             raise ConfigError(f"--test_index: expected 0 to {len(test.labels) - 1}, got {index}")
         names.append(f"test image {index} (label {test.labels[index]})")
         images.append(test.images[index])
     for path in paths:
-        names.append(path)
-        images.append(pictures.load(Path(path), dataset.image_shape))
+        try:
+            images.append(pictures.load(Path(path), dataset.image_shape, command.warn))
+            names.append(path)
+        except DataError as error:
+            refused.append(error)
+    if images:
+        _classify(workdir, experiment, dataset, names, images)
+    return max([command.complain(str(error), error.exit_status) for error in refused], default=0)
 
+
+def _classify(
+    workdir: Path,
+    experiment: config_lib.Experiment,
+    dataset: data.Dataset,
+    names: Sequence[str],
+    images: Sequence[np.ndarray],
+) -> None:
+    """Prints the answers for some images."""
     import jax  # once the input is known to be right
 
     from mmids_cnn import model

@@ -140,8 +140,8 @@ def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, mem
     if there is not None and needed > there:
         leaves = [*(f"model.{name}" for name in experiment.model.fields), "batch_size"]
         raise ConfigError(
-            f"config.model: expected a network that is trained in {there / 1e9:,.1f} GB of memory, got one of "
-            f"{gradients // cut.groups:,} parameters, which takes {needed / 1e9:,.1f} GB at least; "
+            f"config.model: expected a network that is trained in {there / 1e9:,.1f} GB of memory, got one "
+            f"of {gradients // cut.groups:,} parameters, which takes {needed / 1e9:,.1f} GB at least; "
             f"lower {', '.join(f'--config.{name}' for name in leaves)}"
         )
 

@@ -66,7 +66,7 @@ def run(
     except UserError as error:
         if debug:
             traceback.print_exc()
-        status = _complain(str(error), error.exit_status)
+        status = complain(str(error), error.exit_status)
         if isinstance(error, FaultError):
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
@@ -79,8 +79,8 @@ def run(
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in what:  # NumPy's, XLA's
             smaller = "lower the sizes in --config.model, or --config.batch_size"
             what = what.partition(": ")[2] or "no more"
-            sys.exit(_complain(f"memory: expected as much as was asked for, found {what}; {smaller}", 1))
-        sys.exit(_complain(f"{what}; --debug shows where, please report it", 1))
+            sys.exit(complain(f"memory: expected as much as was asked for, found {what}; {smaller}", 1))
+        sys.exit(complain(f"{what}; --debug shows where, please report it", 1))
     finally:
         signals.ignore()
     sys.exit(status)
@@ -89,6 +89,12 @@ def run(
 def warn(message: str) -> None:
     """Says something on standard error that a result depends on."""
     print(f"note: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def complain(message: str, status: int) -> int:
+    """Says on standard error what is wrong, in one line; returns the exit status."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return status
 
 
 def arguments() -> list[str]:
@@ -194,8 +200,3 @@ def hush_orbax() -> None:
             show(unraisable)
 
     sys.unraisablehook = without_stragglers
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    return status

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535  # a larger picture is refused before 
 # Pillow reads many more, one of them (EPS) by running a program on the file's content.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _BOX = 20 / 28  # MNIST's digits were fitted into 20x20 of 28x28 pixels, then centred by mass
+_SHADES = 8  # of 256 between the darkest and the lightest pixel, below which a picture is blank
 _INK = 0.1  # of the range of grey: what is darker than this is background
 
 
-def load(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width channels"]:
+def load(
+    path: Path, shape: tuple[int, ...], warn: Callable[[str], None] = lambda message: None
+) -> UInt8[np.ndarray, "height width channels"]:
     """A picture file as an image that a network trained on images of `shape` can read.
 
     One-channel data is taken to be MNIST-like: white ink on black. A picture is turned to grey, inverted
@@ -29,6 +33,7 @@ def load(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width 
       path: a file of one of FORMATS; transparent parts count as white, of an animation the first frame
         is taken, EXIF rotation is applied.
       shape: height, width, channels.
+      warn: told of a picture that shows nothing, or is too small to show much.
 
     Returns:
       The image.
@@ -38,12 +43,17 @@ def load(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width 
     """
     picture = _decode(path)
     height, width, channels = shape
-    if channels == 3:
-        rgb = _convert(path, picture, "RGB").resize((width, height), Image.Resampling.LANCZOS)
-        return np.asarray(rgb, np.uint8)
-    if channels != 1:
+    if channels not in (1, 3):
         raise DataError(f"{path}: expected a network for 1 or 3 channels, found one for {channels}")
-    grey = np.asarray(_convert(path, picture, "L"), np.float32)
+    coloured = _convert(path, picture, "RGB" if channels == 3 else "L")
+    shades = max(high - low for low, high in np.atleast_2d(coloured.getextrema()))
+    if 2 * max(coloured.size) < max(height, width):
+        warn(f"{path}: {coloured.width}x{coloured.height} pixels show too little; its class means nothing")
+    elif shades < _SHADES:
+        warn(f"{path}: a blank picture, as transparent parts count as white; its class means nothing")
+    if channels == 3:
+        return np.asarray(coloured.resize((width, height), Image.Resampling.LANCZOS), np.uint8)
+    grey = np.asarray(coloured, np.float32)
     if _border_mean(grey) > 127.5:
         grey = 255 - grey
     if grey.shape != (height, width):

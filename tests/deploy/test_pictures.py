@@ -221,15 +221,24 @@ def test_faint_ink_on_grey_paper(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(28, 28), (1, 1), (1, 500), (500, 1), (100, 100)])
 @pytest.mark.parametrize("grey", [0, 90, 255])
 def test_blank_picture_has_no_ink(tmp_path: Path, size: tuple[int, int], grey: int) -> None:
-    image = load(tmp_path / "blank.png", Image.new("L", size, grey))
+    path, said = tmp_path / "blank.png", list[str]()
+    image = load(path, Image.new("L", size, grey))
     assert np.ptp(image) == 0
+    pictures.load(path, GREY, said.append)
+    blank = "a blank picture, as transparent parts count as white"
+    reason = "1x1 pixels show too little" if size == (1, 1) else blank
+    assert said == [f"{path}: {reason}; its class means nothing"]
 
 
 @pytest.mark.parametrize("size", [(2, 2), (1, 3), (3, 1), (1000, 2), (2, 1000)])
 def test_tiny_and_thin_pictures(tmp_path: Path, size: tuple[int, int]) -> None:
     pixels = np.zeros(size[::-1], np.uint8)
     pixels.flat[0] = 255
-    assert load(tmp_path / "dot.png", Image.fromarray(pixels)).any()
+    path, said = tmp_path / "dot.png", list[str]()
+    assert load(path, Image.fromarray(pixels)).any()
+    pictures.load(path, GREY, said.append)
+    few = max(size) < 14
+    assert said == [f"{path}: {size[0]}x{size[1]} pixels show too little; its class means nothing"] * few
 
 
 def test_colour_network_gets_colours(tmp_path: Path) -> None:

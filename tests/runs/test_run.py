@@ -475,6 +475,24 @@ def test_predict(runs: Runs, tmp_path: Path) -> None:
     assert lines[1] == lines[5] == lines[7]  # the same image, however it comes
 
 
+def test_predict_answers_for_all_but_the_bad_pictures(runs: Runs, tmp_path: Path) -> None:
+    digit, white = DIGITS["test", "images"][3], np.full((28, 28), 255, np.uint8)
+    Image.fromarray(digit).save(tmp_path / "digit.png")
+    Image.fromarray(np.stack([white, white, white, digit], -1)).save(tmp_path / "ghost.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    paths = [str(tmp_path / name) for name in ("bad.png", "ghost.png", "missing.png", "digit.png")]
+    done = runs.command("predict", "--workdir=first", *paths)
+    assert done.returncode == 2
+    answered = [line.rpartition(": class ")[0] for line in done.stdout.splitlines() if ": class " in line]
+    assert answered == [paths[1], paths[3]]
+    note, *errors = done.stderr.splitlines()
+    assert note.startswith(f"note: {paths[1]}: a blank picture, as transparent parts count as white; ")
+    assert [line.partition(": expected ")[0] for line in errors] == [
+        f"error: {paths[0]}",
+        f"error: {paths[2]}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

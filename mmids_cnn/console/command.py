@@ -107,9 +107,7 @@ def _parse_config(argv: list[str], own: Sequence[str]) -> tuple[Any, Path]:
     path, words = experiment_file.given(argv)
     if path is None:
         _parse(words, own, None)
-        raise ConfigError(
-            "--config: expected the path of an experiment file, got none; try --config=experiments/base.py"
-        )
+        raise ConfigError("--config: expected the path of an experiment file, got none; try --config=base")
     config = experiment_file.load(path)
     experiment_file.use_network(config, words)
     leaves = schema.flatten(config)
@@ -172,9 +170,8 @@ def _usage(doc: str, own: Sequence[str]) -> str:
             "",
             "Every leaf of the config can be set, as in --config.optimizer.learning_rate=3e-4:",
         ]
-        if experiment_file.BASE.is_file():
-            leaves = schema.flatten(experiment_file.load(str(experiment_file.BASE)))
-            lines += [f"  --config.{name}={value!r}" for name, value in leaves.items()]
+        leaves = schema.flatten(experiment_file.load("base"))
+        lines += [f"  --config.{name}={value!r}" for name, value in leaves.items()]
     return "\n".join(lines)
 
 

@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from mmids_cnn import dotted, networks
 from mmids_cnn.errors import ConfigError
 
-CHECKOUT = Path(__file__).parents[2]  # where `experiments` lies, if the package is used from its repository
-BASE = CHECKOUT / "experiments" / "base.py"
+_SHIPPED = Path(__file__).parents[1] / "shipped"  # there where the package is installed from a wheel
+_ROOT = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[2]
+FOLDER = _ROOT / "experiments"
+"""This project's own experiment files."""
 
 
 def given(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -46,18 +48,23 @@ def load(path_and_word: str) -> Any:
     It may import what lies beside it, and `from experiments import base`.
 
     Args:
-      path_and_word: the file's path; of `path:word` the word is passed to `get_config`.
+      path_and_word: the file's path, or the name of one of this project's own, such as 'base'; of `path:word`
+        the word is passed to `get_config`.
 
     Raises:
       ConfigError: it is missing, raises, or returns no config.
     """
     path, *words = path_and_word.split(":", 1)
-    folder = Path(path).absolute().parent
-    add_roots([CHECKOUT, folder.parent, folder])
     if not Path(path).is_file():
-        near = sorted(str(p) for p in Path("experiments").glob("*.py"))
-        hint = f"there are {', '.join(near)}" if near else "give the path of an experiment file"
-        raise ConfigError(f"--config: expected a config file, found none at {path!r}; {hint}")
+        own = {file.stem: str(file) for file in sorted(FOLDER.glob("*.py"))}
+        if path not in own:
+            raise ConfigError(
+                f"--config: expected a config file, found none at {path!r}; give its path, or one of "
+                f"{', '.join(own)}"
+            )
+        path = own[path]
+    folder = Path(path).absolute().parent
+    add_roots([_ROOT, folder.parent, folder])
     try:
         spec = importlib.util.spec_from_file_location("experiment_file", path)
         assert spec and spec.loader

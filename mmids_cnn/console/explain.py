@@ -31,9 +31,7 @@ def unparsable(
             return ConfigError(f"--{name}: {what}")
     if isinstance(error, flags.UnrecognizedFlagError):
         if error.flagname.startswith("config."):
-            return ConfigError(
-                f"--{error.flagname}: expected --config=FILE before it; try --config=experiments/base.py"
-            )
+            return ConfigError(f"--{error.flagname}: expected --config=FILE before it; try --config=base")
         hint = schema.nearest(error.flagname, [*own, "help"])
         return ConfigError(f"--{error.flagname}: no such flag; {hint}")
     message = " ".join(str(error).split())

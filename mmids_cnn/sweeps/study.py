@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mmids_cnn.errors import RunError
+from mmids_cnn.errors import FaultError, RunError
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import plan as plan_lib
@@ -37,6 +37,18 @@ from mmids_cnn.sweeps.trials import PRUNED, Result, Trial
 
 class DamageError(RunError):
     """The record is not what was written."""
+
+
+@contextlib.contextmanager
+def answering(address: str) -> Iterator[None]:
+    """Raises `FaultError` where a database stops to answer inside the block."""
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise FaultError(
+            f"config.sweep.storage: expected a database that answers at {address}, found none any more; see "
+            "to it, then give the same command again to go on"
+        ) from error
 
 
 def open_study(plan: Plan, workdir: Path, data: str, say: Callable[[str], None]) -> "Study":
@@ -95,7 +107,7 @@ class Study:
             self._id = self._storage.get_study_id_from_name(name)
             self._distributions = {axis.leaf: _distribution(axis.domain) for axis in plan.axes}
             self._claim({"sweep": json.dumps(plan_lib.identity(plan), sort_keys=True), "data": data})
-        except (OSError, RunError):
+        except (OSError, RunError, optuna.exceptions.StorageInternalError):
             raise
         except Exception as error:  # a changed line makes Optuna raise almost anything, wherever it is used
             found = str(error) if isinstance(error, _OtherError) else f"{type(error).__name__} ({error})"
@@ -256,9 +268,14 @@ def _journal(path: Path, name: str) -> BaseStorage:
     return storage
 
 
+def _with_driver(address: str) -> str:
+    """The address with the driver of the extra `postgresql`, where it names PostgreSQL and no driver."""
+    return address.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
 def _database(address: str) -> BaseStorage:
     try:
-        return optuna.storages.get_storage(address)
+        return optuna.storages.get_storage(_with_driver(address))
     except Exception as error:  # SQLAlchemy and its drivers raise many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(

@@ -45,7 +45,7 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
     config_lib.require_sources(plan.experiment)
     dataset = data.load(plan.experiment.dataset, terminal.report)
 
-    from mmids_cnn.sweeps import progress, session  # JAX: imported once the input is known to be right
+    from mmids_cnn.sweeps import progress, session, study  # JAX: imported once the input is known to be right
 
     with _executor(plan) as execute:
         progress.introduce(plan, dataset, workdir, terminal)
@@ -53,7 +53,8 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
             workdir.mkdir(parents=True, exist_ok=True)
         with files.lock(workdir / ".lock"), files.faults(f"writing to {workdir}"):
             sweep_folder.check(workdir, plan)  # again, now that no other run can be at work here
-            best = session.run(plan, dataset, workdir, terminal, execute)
+            with study.answering(plan.sweep.storage):
+                best = session.run(plan, dataset, workdir, terminal, execute)
     terminal.say(best["summary"])
     return best
 
@@ -79,6 +80,8 @@ def _executor(plan: Plan) -> Iterator[Any]:
 def _require_packages(plan: Plan) -> None:
     needed = {"optuna": "sweep", "matplotlib": "sweep"}
     needed |= {"ray": "ray"} if plan.sweep.executor == "ray" else {}
+    by_psycopg = plan.sweep.storage.startswith(("postgresql://", "postgresql+psycopg://"))
+    needed |= {"psycopg": "postgresql"} if by_psycopg else {}
     for package, extra in needed.items():
         if importlib.util.find_spec(package) is None:
             raise ConfigError(

@@ -1,8 +1,17 @@
 """The record of the trials: same suggestions wherever the sweep was interrupted, nothing told twice."""
 
 import contextlib
+import dataclasses
+import gc
 import math
+import os
+import shutil
+import socket
 import string
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +19,8 @@ import numpy as np
 import optuna
 import pytest
 
-from mmids_cnn.errors import RunError
+from mmids_cnn.errors import ConfigError, FaultError, RunError
+from mmids_cnn.populations import executor
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder, study, trials
 from mmids_cnn.sweeps import plan as plan_lib
@@ -165,6 +175,88 @@ def test_sqlite_address_serves_as_well(tmp_path: Path) -> None:
     again = study.Study(plan, tmp_path, "s", "data")
     assert again.results() == [result(trial, 0.5)]
     assert not (tmp_path / study.JOURNAL).exists()
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server of one's own on 127.0.0.1, run by a user without rights."""
+
+    programs: Path
+    folder: Path
+    port: int
+
+    def control(self, *arguments: str) -> None:
+        user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+        command = [self.programs / "pg_ctl", "-D", self.folder, "-w", "-s", *arguments]
+        options: dict[str, Any] = {"cwd": self.folder, "stdout": subprocess.DEVNULL, **user}
+        subprocess.run(command, check=True, timeout=60, **options)
+
+    def start(self) -> None:
+        listening = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off"
+        self.control("-o", listening, "-l", str(self.folder / "log"), "start")
+
+    def stop(self) -> None:
+        self.control("-m", "immediate", "stop")
+
+    @property
+    def address(self) -> str:
+        return f"postgresql://me@127.0.0.1:{self.port}/postgres"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    pytest.importorskip("psycopg", reason="pip install -e '.[dev]' brings it")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [Path(shutil.which("initdb") or "")]
+    if not found[-1].is_file():
+        pytest.skip("there is no PostgreSQL server: Debian's package is called postgresql")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        if os.getuid() == 0:
+            shutil.chown(folder, "nobody", "nogroup")
+        one = Server(found[-1].parent, Path(folder), port)
+        one.control("-o", "-U me -A trust --no-sync", "init")
+        one.start()
+        try:
+            yield one
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):  # it is stopped already
+                one.stop()
+            gc.collect()  # connections, while what they say of themselves is not an error
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*deleted while still open:ResourceWarning")
+def test_postgresql_that_is_stopped_and_started_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep ends in one line, and the same command goes on. Without its driver the extra is named."""
+    data = sweeping.write_archives(tmp_path / "data")
+    small = {"num_epochs": 1, "sweep__seeds": 1, "sweep__confirm_seeds": 1, "sweep__population": 2}
+    plan = sweeping.make(data, sweep__storage=server.address, **small)
+
+    def stopping(jobs: Any, listener: Any, local: Any = executor.local) -> None:
+        local(jobs[:1], listener)
+        server.stop()
+        local(jobs[1:], listener)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(executor, "local", stopping)
+        with pytest.raises(FaultError) as caught:
+            sweeping.run(plan, tmp_path / "it")
+    expected = f"config.sweep.storage: expected a database that answers at {server.address}, found none any "
+    assert str(caught.value).startswith(expected)
+    with pytest.raises(RunError, match=r"expected a database that answers at .*, found: "):
+        sweeping.run(plan, tmp_path / "it")
+    server.start()
+    found = sweeping.run(plan, tmp_path / "it")
+    unbroken = sweeping.run(sweeping.make(data, **small), tmp_path / "unbroken")
+    for name in ("trial", "settings", "validation", "confirmed"):
+        assert found[name] == unbroken[name]
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"found none; .* pip install 'mmids_cnn\[postgresql\]'"):
+        sweeping.run(plan, tmp_path / "other")
 
 
 def test_journal_with_a_torn_end_and_a_lock_left_behind(tmp_path: Path) -> None:

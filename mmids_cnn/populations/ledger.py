@@ -142,7 +142,8 @@ class Ledger:
         found = [entry for entry in entries if entry is not None and entry.state is not None]
         if len(found) < len(members) or len({entry.step for entry in found}) != 1:
             return Progress()
-        arrays = {entry.state[0]: self._arrays(entry) for entry in found if entry.state is not None}
+        once = {entry.state_digest: entry for entry in found}  # a file is read once for all its members
+        arrays = {digest: self._arrays(entry) for digest, entry in once.items()}
         if None in arrays.values():
             return Progress()
         states = [_member(arrays, entry) for entry in found]
@@ -194,7 +195,7 @@ class Ledger:
         return arrays
 
 
-def _member(arrays: dict[Path, State | None], entry: Entry) -> State:
+def _member(arrays: dict[str, State | None], entry: Entry) -> State:
     assert entry.state is not None
-    path, index = entry.state
-    return {name: array[index] for name, array in (arrays[path] or {}).items()}
+    _, index = entry.state
+    return {name: array[index] for name, array in (arrays[entry.state_digest] or {}).items()}

@@ -169,11 +169,6 @@ def _check_search(plan: Plan) -> None:
             f"config.sweep.direction: expected {best!r} for {sweep.metric}, got {sweep.direction!r}; set "
             f"--config.sweep.direction={best}"
         )
-    if plan.experiment.seed + sweep.seeds + sweep.confirm_seeds > 2**32:
-        raise ConfigError(
-            f"config.seed: expected all of seed, seed + 1, ... below 2**32, got "
-            f"{plan.experiment.seed}; lower --config.seed"
-        )
 
 
 def _check_halving(plan: Plan) -> None:
@@ -200,6 +195,12 @@ def _check_halving(plan: Plan) -> None:
 
 def _check_experiment(plan: Plan) -> None:
     experiment = plan.experiment
+    seeds = plan.sweep.confirm_seeds + (plan.sweep.seeds if plan.axes else 0)
+    if experiment.seed + seeds > 2**32:
+        raise ConfigError(
+            f"config.seed: expected all of seed, seed + 1, ... below 2**32, got {experiment.seed}; lower "
+            "--config.seed"
+        )
     if plan.axes and experiment.dataset.validation_examples == 0:
         raise ConfigError(
             "config.dataset.validation_examples: expected > 0 in a sweep, which chooses by them, got 0; set "

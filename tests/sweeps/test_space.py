@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,7 +94,7 @@ BAD = [
     ("sweep.populations_per_device", 0, "expected an integer >= 1"),
     ("sweep.confirm_seeds", -1, "expected an integer >= 0"),
     ("sweep.speed", 1, "unknown"),
-    ("seed", 2**32 - 1, "below 2**32"),
+    ("seed", 2**32 - 3, "below 2**32"),  # of two seeds to choose by and two to confirm the last is too large
     ("dataset.validation_examples", 0, "expected > 0 in a sweep"),
     ("dataset.placement", "streamed", "expected 'auto' or 'resident' in a sweep"),
     ("eval.every_epochs", 0, "expected every_epochs >= 1"),
@@ -175,6 +176,25 @@ def test_choices_are_held_as_the_leaf_holds_them() -> None:
     assert [repr(plan.point(n)["optimizer.learning_rate"]) for n in range(2)] == ["1.0", "2.0"]
 
 
+def test_largest_seeds() -> None:
+    assert max(sweeping.make(FOLDER, seed=2**32 - 4).confirm_seeds) == 2**32 - 1
+    nothing = {"sweep__space__optimizer__learning_rate": "", "sweep__confirm_seeds": 1}
+    assert sweeping.make(FOLDER, seed=2**32 - 1, **nothing).confirm_seeds == (2**32 - 1,)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "words"),
+    [
+        ({"seed": 2**32 - 1}, "config.seed: expected all of seed, seed + 1, ... below 2**32"),
+        ({"eval.every_seconds": 5.0}, "config.eval: expected every_epochs >= 1 and every_seconds = 0"),
+    ],
+)
+def test_refused_also_where_there_is_nothing_to_choose(leaves: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sweep_config.resolve(sweeping.tree(FOLDER, {RATE: "", "sweep.confirm_seeds": 2, **leaves}))
+    assert str(caught.value).startswith(words)
+
+
 def test_empty_text_takes_a_leaf_out_of_the_space() -> None:
     plan = sweeping.make(FOLDER, sweep__space__optimizer__learning_rate="")
     assert (plan.axes, plan.trials, plan.confirm_seeds) == ((), 0, (0, 1))
@@ -193,7 +213,9 @@ def test_random_settings_depend_on_seed_and_number_alone(seed: int, number: int)
         space.parse(text) for text in ("log_uniform(1e-4, 1e-1)", "integers(3, 5)", "choice('a', 'b')")
     ]
     rate, size, name = space.random_point(domains, seed, number)
-    assert space.random_point(domains, seed, number) == (rate, size, name)
+    assert space.random_point(domains[:2], seed, number) == (rate, size)
+    pairs = ((seed, number), (seed ^ 1, number), (seed, number + 1))
+    assert len({space.random_point(domains, *pair)[0] for pair in pairs}) == 3
     assert 1e-4 <= rate <= 1e-1
     assert size in (3, 4, 5)
     assert name in ("a", "b")
@@ -217,7 +239,6 @@ def test_random_settings_are_spread_as_they_say() -> None:
 def test_plan_survives_json(module: Any) -> None:
     plan = sweep_config.resolve(module.get_config())
     assert sweep_config.resolve(json.loads(json.dumps(plan.to_dict()))) == plan
-    assert plan_lib.differences(plan, plan) == {}
 
 
 def test_differences_name_what_changes_the_result() -> None:
@@ -229,6 +250,25 @@ def test_differences_name_what_changes_the_result() -> None:
         "sweep.seeds": (2, 3),
         "sweep.space.optimizer.learning_rate": (sweeping.RATES, "choice(1.0)"),
     }
+
+
+def test_log_uniform_stays_in_its_range() -> None:
+    """Where both ends are next to each other, the exponential of the logarithm is often neither."""
+    for low in (0.1, 0.3, 3.0, 7.0, 1e5):
+        domain, generator = (
+            space.Range(low, math.nextafter(low, math.inf), log=True),
+            np.random.default_rng(0),
+        )
+        assert {domain.draw(generator) for _ in range(20)} <= {domain.low, domain.high}
+
+
+def test_members_are_trained_on_resident_data_and_confirmed_on_all_of_it() -> None:
+    plan = sweeping.make(FOLDER)
+    member, confirmed = (make({RATE[12:]: 0.5}, 7) for make in (plan.member, plan.confirmed))
+    for one in (member, confirmed):
+        assert (one.seed, one.optimizer.learning_rate, one.dataset.placement) == (7, 0.5, "resident")
+    assert (member.dataset.validation_examples, member.eval.every_epochs) == (200, 1)
+    assert (confirmed.dataset.validation_examples, confirmed.eval.every_epochs) == (0, 0)
 
 
 def test_seeds_of_the_confirmation_are_new() -> None:

@@ -87,8 +87,6 @@ def _try(plan: Plan, trials: Sequence[Trial], field: Field, study: Study, board:
             if trial not in survivors:
                 _tell(plan, trial, rung, field.ledger, study, board)
         alive = survivors
-    if not alive:
-        return
 
     def tell_the_settled() -> None:
         for trial in alive:

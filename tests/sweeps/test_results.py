@@ -213,13 +213,15 @@ def test_heights_and_marks() -> None:
         panel = Figure().subplots()
         panel.set_ylim(*(axes.height(True, value) for value in values))
         axes.value_axis(panel, "validation/accuracy", True)
-        low, high = panel.get_ylim()
-        inside = [
-            label
-            for at, label in zip(panel.get_yticks(), panel.get_yticklabels(), strict=True)
-            if low <= at <= high
-        ]
+        panel.figure.canvas.draw()
+        (low, high), labels = panel.get_ylim(), [label.get_text() for label in panel.get_yticklabels()]
+        inside = {
+            at: label for at, label in zip(panel.get_yticks(), labels, strict=True) if low <= at <= high
+        }
         assert len(inside) >= 4
+        for at, label in inside.items():  # in percent
+            assert axes.height(True, float(label) / 100) == pytest.approx(at)
+        assert panel.get_ylabel() == "validation/accuracy, %"
 
 
 def test_settings_lie_on_their_scales(plan: plan_lib.Plan) -> None:

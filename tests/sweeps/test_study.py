@@ -90,6 +90,30 @@ def test_tpe_suggests_the_same_though_the_batch_was_asked_in_part(tmp_path: Path
         assert study.Study(plan, folder, "s", "data").ask(range(4)) == whole
 
 
+def test_tpe_of_another_seed_suggests_other_settings(tmp_path: Path) -> None:
+    asked = []
+    for seed in (0, 1):
+        plan, folder = sweeping.make(FOLDER, **TPE, seed=seed), tmp_path / str(seed)
+        folder.mkdir()
+        asked.append(study.Study(plan, folder, "s", "data").ask(range(4)))
+    rates = [{trial.settings["optimizer.learning_rate"] for trial in one} for one in asked]
+    assert not rates[0] & rates[1]
+
+
+def test_tpe_suggests_the_same_though_a_later_batch_was_asked_in_part(tmp_path: Path) -> None:
+    """After its first ten trials TPE goes by all that it knows, also of those that are at work."""
+    plan = sweeping.make(FOLDER, **TPE)
+    record = study.Study(plan, tmp_path, "s", "data")
+    for trial in [trial for batch in record.batches()[:3] for trial in record.ask(batch)]:
+        record.tell(result(trial), {})
+    journal = (tmp_path / study.JOURNAL).read_bytes()
+    whole = record.ask(range(12, 14))
+    asked = (tmp_path / study.JOURNAL).read_bytes()[len(journal) :].splitlines(keepends=True)
+    assert len(asked) == 2
+    (tmp_path / study.JOURNAL).write_bytes(journal + asked[0])
+    assert study.Study(plan, tmp_path, "s", "data").ask(range(12, 14)) == whole
+
+
 def test_tpe_learns(tmp_path: Path) -> None:
     plan = sweeping.make(FOLDER, **{**TPE, "sweep__trials": 40})
     rates = [one["optimizer.learning_rate"] for one in settings(plan, tmp_path)]
@@ -99,11 +123,12 @@ def test_tpe_learns(tmp_path: Path) -> None:
 
 
 def test_more_trials_go_on_as_if_asked_for_at_once(tmp_path: Path) -> None:
+    """The last batch has one trial at first, whose result the other one must not know of."""
     longer = settings(sweeping.make(FOLDER, **TPE), tmp_path / "longer")
-    record = study.Study(sweeping.make(FOLDER, **{**TPE, "sweep__trials": 6}), tmp_path, "s", "data")
+    record = study.Study(sweeping.make(FOLDER, **{**TPE, "sweep__trials": 13}), tmp_path, "s", "data")
     for batch in record.batches():
         for trial in record.ask(batch):
-            record.tell(result(trial), {})
+            record.tell(result(trial, 1.0 if trial.number == 12 else None), {})
     assert settings(sweeping.make(FOLDER, **TPE), tmp_path) == longer
 
 
@@ -164,7 +189,20 @@ def test_optuna_itself_reads_the_record(tmp_path: Path) -> None:
     ]
     assert opened.best_trial.params == {"optimizer.learning_rate": 1e-3}
     assert opened.trials[0].intermediate_values == {1: 0.4, 2: 0.5}
-    assert opened.trials[1].value == -math.inf
+
+
+@pytest.mark.parametrize(("direction", "worst"), [("maximize", -math.inf), ("minimize", math.inf)])
+def test_trial_that_diverged_is_the_worst(tmp_path: Path, direction: str, worst: float) -> None:
+    metric = {"maximize": "validation/accuracy", "minimize": "validation/loss"}[direction]
+    plan = sweeping.make(FOLDER, sweep__metric=metric, sweep__direction=direction)
+    record = study.Study(plan, tmp_path, "mine", "data")
+    asked = record.ask(range(4))
+    record.tell(diverged(asked[0]), {})
+    record.tell(result(asked[1], 0.5), {})
+    journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / study.JOURNAL))
+    opened = optuna.load_study(study_name="mine", storage=optuna.storages.JournalStorage(journal))
+    assert [trial.value for trial in opened.trials[:2]] == [worst, 0.5]
+    assert opened.best_trial.number == 1
 
 
 def test_sqlite_address_serves_as_well(tmp_path: Path) -> None:

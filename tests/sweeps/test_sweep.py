@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optuna
 import pytest
 
@@ -22,12 +23,12 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import schema
 from mmids_cnn.console import experiment_file
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.errors import NonFiniteError, RunError
+from mmids_cnn.errors import FaultError, NonFiniteError, RunError
 from mmids_cnn.populations import executor
 from mmids_cnn.runs import run
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import plan, study, sweep, trials
-from tests.support import sweeping
+from tests.support import processes, sweeping
 from tests.support.suite import ROOT
 
 HALVING: dict[str, Any] = {"sweep__halving": 2, "sweep__rungs": (1,), "num_epochs": 2}
@@ -79,6 +80,10 @@ def test_halving_keeps_the_better_half_in_a_smaller_population(folder: Path, tmp
     assert min(at_rung[n] for n in kept) >= max(at_rung[n] for n in states if n not in kept)
     assert {len(seed["rows"]) for one in results for seed in one.seeds if one.number in kept} == {2}
     assert {len(seed["rows"]) for one in results for seed in one.seeds if one.number not in kept} == {1}
+    assert {one.number: one.value for one in results if one.number not in kept} == {
+        number: pytest.approx(at_rung[number]) for number in states if number not in kept
+    }
+    assert not [*tmp_path.rglob("*.npz")]  # nothing will go on from them
 
 
 def test_halving_changes_no_bit_of_those_it_keeps(folder: Path, tmp_path: Path) -> None:
@@ -119,8 +124,10 @@ def test_winner_file_is_the_confirmed_experiment(whole: tuple[plan.Plan, Path], 
     best = json.loads((workdir / "best.json").read_text())
     assert best["command"].startswith(f"python -m mmids_cnn.main --config={workdir}/winner.py ")
     experiment = config_lib.resolve(experiment_file.load(str(workdir / "winner.py")))
-    found = schema.flatten(experiment)
+    found, own = schema.flatten(experiment), schema.flatten(a_plan.experiment)
     assert found["dataset.validation_examples"] == 0
+    for leaf in ("eval.every_epochs", "dataset.placement"):  # which a sweep sets otherwise while it trains
+        assert (found[leaf], own[leaf]) == ({"eval.every_epochs": 1, "dataset.placement": "auto"}[leaf],) * 2
     assert found["seed"] == a_plan.confirm_seeds[0]
     assert {leaf: found[leaf] for leaf in best["settings"]} == best["settings"]
     alone = run.execute(experiment, tmp_path / "alone", Terminal("none"))
@@ -160,8 +167,9 @@ def test_every_write_may_be_the_last(folder: Path, whole: tuple[plan.Plan, Path]
     assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
 
 
-def command(folder: Path, workdir: Path) -> subprocess.Popen[str]:
-    """The same sweep by the command line."""
+@contextlib.contextmanager
+def command(folder: Path, workdir: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
+    """The same sweep by the command line, killed in the end if it is still at work."""
     tree = sweeping.tree(folder, {name.replace("__", "."): value for name, value in HALVING.items()})
     leaves = schema.flatten(tree)
     base = schema.flatten(sweeping.sweep_file.get_config())
@@ -170,16 +178,20 @@ def command(folder: Path, workdir: Path) -> subprocess.Popen[str]:
         f"--config.{k}={','.join(map(str, v)) + ',' if isinstance(v, tuple) else v}"
         for k, v in changed.items()
     ]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [
             *(sys.executable, "-m", "mmids_cnn.main", f"--config={ROOT}/experiments/sweep.py"),
-            *(f"--workdir={workdir}", "--progress=plain", *flags),
+            *(f"--workdir={workdir}", "--progress=plain", *flags, *overrides),
         ],
         env={**os.environ, "PYTHONUNBUFFERED": "1", "XDG_CACHE_HOME": str(folder / "cache")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(process: subprocess.Popen[str], words: str) -> None:
@@ -207,12 +219,50 @@ def test_killed_and_terminated_it_ends_with_the_bits_of_an_unbroken_one(
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 143, output
-        assert "give the same command again" in output
+        assert "stopped by SIGTERM: what has been trained so far is saved; give the same command" in output
     with command(folder, again) as process:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
         assert "train it: python -m mmids_cnn.main --config=" in output
     assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
+
+
+def test_terminated_while_a_population_trains_it_saves_where_it_is(folder: Path, tmp_path: Path) -> None:
+    """After the clock had it saved once; each piece of training takes half a second."""
+    long = ["--config.num_epochs=100000", "--config.checkpoint.every_epochs=0", "--config.sweep.halving=0"]
+
+    def saved() -> list[int]:
+        return [int(path.name.split(".")[-2]) for path in tmp_path.glob("it/populations/*.npz")]
+
+    with command(folder, tmp_path / "it", *long, "--config.checkpoint.every_seconds=2") as process:
+        for _ in range(600):
+            if saved():
+                break
+            time.sleep(0.1)
+        (before,) = saved()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert "stopped by SIGTERM: what has been trained so far is saved; give the same command" in output
+    (after,) = saved()
+    assert after > before
+
+
+def test_full_disk_is_one_line_and_costs_nothing(
+    folder: Path, whole: tuple[plan.Plan, Path], tmp_path: Path
+) -> None:
+    """Enough for the record of the trials, too little for the states of a population."""
+    a_plan, workdir = whole
+    again = tmp_path / "it"
+    with processes.mounted(again, "size=200k"):
+        with pytest.raises(
+            FaultError, match=f"^writing to {again}: No space left on device; free some space"
+        ):
+            sweeping.run(a_plan, again)
+        assert [path.name for path in (again / "populations").iterdir()] == []
+        subprocess.run(["mount", "-o", "remount,size=9m", str(again)], check=True)
+        sweeping.run(a_plan, again)
+        assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
 
 
 def test_finished_sweep_shows_its_result_and_trains_nothing(whole: tuple[plan.Plan, Path]) -> None:
@@ -345,14 +395,15 @@ def test_damaged_state_is_noticed_and_trained_anew(
         patch.setattr(sweep, "_executor", lambda _: contextlib.nullcontext(stop_at_the_second_rung))
         with pytest.raises(StopError):
             sweeping.run(a_plan, again)
-    for path in (again / "populations").glob("*.npz"):
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
+    for path in (again / "populations").glob("*.npz"):  # a bit, in an archive that is whole
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        arrays["params/Dense_0/bias"].view(np.uint8).flat[0] ^= 1
+        np.savez(path, allow_pickle=False, **arrays)
     with counting() as counter:
         sweeping.run(a_plan, again)
     assert [job.progress.step for job in counter.jobs] == [0, 0]
-    assert "skipped" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("its bits are not those that were saved; its members are") == 2
     mine, theirs = sweeping.outcome(a_plan, again), sweeping.outcome(a_plan, workdir)
     assert mine["trial"] == theirs["trial"]
 
@@ -391,12 +442,12 @@ def test_groups_are_trained_apart_and_trials_keep_their_numbers(folder: Path, tm
 
 def test_trial_that_diverges_is_a_result(folder: Path, tmp_path: Path) -> None:
     rates = {"sweep__space__optimizer__learning_rate": "choice(1e-2, 1e30)"}
-    a_plan = sweeping.make(folder, **rates, sweep__seeds=2, sweep__confirm_seeds=0)
+    a_plan = sweeping.make(folder, **rates, **HALVING, sweep__seeds=2, sweep__confirm_seeds=0)
     sweeping.run(a_plan, tmp_path / "it")
     tame, wild = sweeping.results(a_plan, tmp_path / "it")
     assert (tame.state, wild.state, wild.value) == (trials.COMPLETE, trials.NONFINITE, None)
     assert tame.value is not None
-    assert all(seed["diverged"] is not None for seed in wild.seeds)
+    assert [(seed["diverged"], seed["rows"]) for seed in wild.seeds] == [(1, [])] * 2
     rows = list(csv.DictReader((tmp_path / "it" / "trials.csv").read_text().splitlines()))
     assert [row["validation/accuracy"] == "" for row in rows] == [False, True]
 

@@ -228,3 +228,5 @@ def test_result_is_written_last_and_once(place: Place, unbroken: Path) -> None:
     assert "finished already" in finished(place, "run")
     assert (workdir / "result.json").read_text() == result
     assert json.loads(result)["step"] == LAST
+    changed = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
+    assert changed[unbroken / "result.json"] == max(changed.values())

@@ -248,6 +248,17 @@ def test_fingerprint_is_of_the_parameters_and_their_paths(runs: Runs) -> None:
     assert read(runs.work / "first", "result.json")["fingerprint"] == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "by", "sign"), [("first", "train/loss", -1), ("other", "validation/accuracy", 1)]
+)
+def test_best_checkpoint_is_never_chosen_by_the_test_split(runs: Runs, name: str, by: str, sign: int) -> None:
+    folder = runs.work / name
+    expected = {row["step"]: sign * row[by] for row in rows(folder)[1:]}
+    saved = checkpoints.steps(folder / "checkpoints")
+    scores = {step: checkpoints.restore(folder / "checkpoints", step).meta["score"] for step in saved}
+    assert scores == expected
+
+
 def test_one_command_gives_the_same_bits_twice(runs: Runs) -> None:
     first, again, other = (read(runs.work / name, "result.json") for name in ("first", "again", "other"))
     assert first["fingerprint"] == again["fingerprint"] != other["fingerprint"]

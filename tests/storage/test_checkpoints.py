@@ -97,6 +97,14 @@ def test_digest_knows_dtype_shape_and_bits() -> None:
     assert digests.digest(np.eye(3)[:, ::-1]) == digests.digest(np.eye(3)[:, ::-1].copy())
 
 
+def test_fingerprint_does_not_depend_on_the_order_in_which_a_tree_was_made() -> None:
+    one, two, three = (np.float32([number]) for number in (1, 2, 3))
+    trees = [{"b": {"d": one, "c": two}, "a": three}, {"a": three, "b": {"c": two, "d": one}}]
+    assert [[path for path, _ in digests.leaves(tree)] for tree in trees] == [["a", "b/c", "b/d"]] * 2
+    assert digests.fingerprint(trees[0]) == digests.fingerprint(trees[1])
+    assert digests.fingerprint(trees[0]) != digests.fingerprint({"a": one, "b": {"c": two, "d": three}})
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(processes.DAMAGES),

@@ -10,9 +10,11 @@ import string
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import checkpoints, digests
@@ -202,6 +204,24 @@ def damage(folder: Path, kind: str, numbers: tuple[int, int, int], older: Path |
         path.write_bytes(other.read_bytes())
         other.write_bytes(old)
     return f"{kind} {path.relative_to(folder)} at {at} of {len(old)}, other file {other.relative_to(folder)}"
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A small file system in memory over a folder; skips where that is not allowed."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"mounting needs root: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fresh(source: Path, target: Path) -> Path:

@@ -1,0 +1,56 @@
+"""Files that are whole or absent: the order of the system calls, and what a full disk leaves behind."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmids_cnn.storage import files
+
+
+def test_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut may leave the new name with nothing in it."""
+    calls: list[tuple[str, str]] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        calls.append(("fsync", Path(f"/proc/self/fd/{descriptor}").read_text()))
+        sync(descriptor)
+
+    def replaced(old: Any, new: Any) -> None:
+        calls.append(("replace", Path(old).read_text()))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    files.write_text(tmp_path / "it", "content")
+    assert calls == [("fsync", "content"), ("replace", "content")]
+    assert (tmp_path / "it").read_text() == "content"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_disk_leaves_the_old_file_and_nothing_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    files.write_text(tmp_path / "it", "old")
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_text(tmp_path / "it", "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"it": "old"}
+
+
+def test_json_that_every_reader_takes(tmp_path: Path) -> None:
+    nan, infinity = float("nan"), float("inf")
+    files.write_json(tmp_path / "it", {"a": (1, nan), "b": {"c": [-infinity, 2.5]}})
+    assert files.read_json(tmp_path / "it") == {"a": [1, None], "b": {"c": [None, 2.5]}}
+
+
+def test_digest_of_json_depends_on_values_alone() -> None:
+    digest = files.digest_of_json({"a": 1, "b": [2]})
+    assert files.digest_of_json({"b": [2], "a": 1}) == digest
+    assert files.digest_of_json({"a": 1, "b": [3]}) != digest

@@ -114,6 +114,22 @@ def test_chunks_are_limited_in_bytes(
     assert state.sums.count == 1000
 
 
+def test_chunks_that_are_used_up_leave_the_memory(
+    vary: Vary, small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_CHUNK_STEPS", 1)
+    batches = feed.Streamed(small.splits["train"], 125)
+    experiment = vary(model=TINY, batch_size=125)
+    state = train.init_state(experiment, small)
+    batches.compile(state)
+    for epoch in (0, 1):
+        for first in range(8):
+            state = batches.advance(state, epoch, first, 1)
+            there = sum(array.shape == (1, 125, 28, 28, 1) for array in jax.live_arrays())
+            assert there <= 2  # this one and, perhaps, the next
+    assert int(state.step) == 16
+
+
 @pytest.mark.parametrize(
     ("placement", "resident_bytes", "kind"),
     [

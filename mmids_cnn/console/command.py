@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from mmids_cnn.devices import compilation, cores
 from mmids_cnn.errors import ConfigError, FaultError, UserError
 
 _ARGUMENTS: list[str] = []
+_FLAG = re.compile(r"--?[^\W\d]")  # how a flag begins; a negative number does not
 _CONFIG_HELP = "Experiment file; a Python file that is run, so use only files you trust."
 
 
@@ -42,22 +44,21 @@ def run(
     """
     signals.watch()
     absl_logging.set_verbosity(absl_logging.ERROR)  # what config_flags warns of is an error here
-    argv = _last_of_each(sys.argv)
     debug = any(
-        word.lstrip("-") in ("debug", "debug=true", "debug=1") for word in argv[1:] if word[0:1] == "-"
+        word.lstrip("-") in ("debug", "debug=true", "debug=1") for word in sys.argv if word[0:1] == "-"
     )
     try:
         of_absl = set(flags.FLAGS)
         define_flags()
         _define_common_flags()
         own = sorted({*flags.FLAGS, *(["config"] if takes_config else [])} - of_absl)
-        if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv[1:]):
+        if any(word in ("--help", "-help", "-h", "--helpfull") for word in sys.argv[1:]):
             print(_usage(doc or "", own))
             sys.exit(0)
+        argv = _in_one_word(sys.argv)
         called_with = _parse_config(argv, own) if takes_config else ()
         if not takes_config:
-            _parse(argv, own, None)
-        _refuse_arguments(takes_arguments)
+            _parse(argv, own, None, takes_arguments)
         _prepare_jax()
         status = main(*called_with) or 0
     except signals.InterruptedRunError as error:
@@ -106,12 +107,12 @@ def _parse_config(argv: list[str], own: Sequence[str]) -> tuple[Any, Path]:
     """Loads the experiment file, makes its leaves flags and parses them with all others."""
     path, words = experiment_file.given(argv)
     if path is None:
-        _parse(words, own, None)
+        _parse(words, own, None)  # what is wrong with the other words may be why there is none
         raise ConfigError("--config: expected the path of an experiment file, got none; try --config=base")
     config = experiment_file.load(path)
     experiment_file.use_network(config, words)
     leaves = schema.flatten(config)
-    words = experiment_file.quote_tuples(words, leaves)
+    words = _last_of_each(experiment_file.quote_tuples(words, leaves))
     try:
         config_flags.DEFINE_config_dict("config", config, sys_argv=words)
     except (Exception, SystemExit) as error:  # ml_collections raises many kinds
@@ -120,18 +121,48 @@ def _parse_config(argv: list[str], own: Sequence[str]) -> tuple[Any, Path]:
     return flags.FLAGS.config, Path(path.partition(":")[0])
 
 
-def _parse(argv: Sequence[str], own: Sequence[str], leaves: dict[str, Any] | None) -> None:
+def _parse(
+    argv: Sequence[str], own: Sequence[str], leaves: dict[str, Any] | None, takes_arguments: bool = False
+) -> None:
+    for word in argv[: argv.index("--") if "--" in argv else None]:
+        name = word.lstrip("-")
+        if _misses_value(word) and not isinstance((leaves or {}).get(name.removeprefix("config.")), bool):
+            raise explain.without_value(name, leaves)
     try:
         _ARGUMENTS[:] = flags.FLAGS(argv)[1:]
     except (Exception, SystemExit) as error:  # config_flags raises many kinds
-        raise explain.unparsable(argv, own, leaves, error) from error
-
-
-def _refuse_arguments(takes_arguments: bool) -> None:
+        raise explain.unparsable(argv, own, leaves, error, takes_arguments) from error
     if _ARGUMENTS and not takes_arguments:
-        stray = _ARGUMENTS[0]
-        hint = f"did you mean --{stray}?" if "=" in stray else "remove it"
-        raise ConfigError(f"expected flags only, got the argument {stray!r}; {hint}")
+        raise explain.stray(_ARGUMENTS[0])
+
+
+def _in_one_word(argv: Sequence[str]) -> list[str]:
+    """The words with those of `--flagfile` among them, and each flag and its value in one, `--name=value`.
+
+    Raises:
+      ConfigError: there is no such file.
+    """
+    try:
+        words = iter(flags.FLAGS.read_flags_from_files(argv, force_gnu=False))
+    except (flags.Error, OSError, ValueError) as error:
+        raise ConfigError(f"--flagfile: expected a file of flags, got none: {error}; name another") from error
+    joined = list[str]()
+    for word in words:
+        if word == "--":
+            return [*joined, word, *words]
+        if joined and _misses_value(joined[-1]) and not _FLAG.match(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _misses_value(word: str) -> bool:
+    """Whether a word is a flag that needs a value; which leaves of an experiment do is not known here."""
+    name = word.lstrip("-")
+    if not _FLAG.match(word) or "=" in word:
+        return False
+    return f"{name}.".startswith("config.") or (name in flags.FLAGS and not flags.FLAGS[name].boolean)
 
 
 def _last_of_each(argv: Sequence[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """Experiment files: found on the command line, run once, and turned into flags of their leaves."""
 
+import ast
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,22 +21,19 @@ FOLDER = _ROOT / "experiments"
 
 
 def given(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of `--config`, the last one, None if there is none; and the words without it.
+    """The value of `--config`, None if there is none; and the words without it.
 
     Raises:
-      ConfigError: it ends the line and has no value.
+      ConfigError: it is given without a value, or more than once.
     """
-    path: str | None = None
-    rest, words = list[str](), iter(argv)
-    for word in words:
-        name, equals, value = word.lstrip("-").partition("=")
-        if word.startswith("-") and name == "config":
-            path = value if equals else next(words, None)
-            if path is None:
-                raise ConfigError("--config: expected a value for the flag, got none; give it a file's path")
-        else:
-            rest.append(word)
-    return path, rest
+    end = argv.index("--") if "--" in argv else len(argv)
+    found = [word for word in argv[:end] if re.match("--?config(=|$)", word)]
+    if len(found) > 1:
+        raise ConfigError(f"--config: expected one experiment file, got {len(found)}; give --config once")
+    if found and "=" not in found[0]:
+        raise ConfigError("--config: expected a value for the flag, got none; give it a file's path")
+    rest = [word for index, word in enumerate(argv) if index >= end or word not in found]
+    return (found[0].partition("=")[2] if found else None), rest
 
 
 def add_roots(folders: Iterable[Path | str]) -> None:
@@ -90,17 +89,30 @@ def load(path_and_word: str) -> Any:
 
 
 def quote_tuples(argv: Sequence[str], leaves: Mapping[str, Any]) -> list[str]:
-    """The words with tuples of texts quoted: ml_collections reads `a,b` as names, and `a,m:b` not at all."""
+    """The words with tuples of texts quoted: ml_collections reads `a,b` as names, and `a,m:b` not at all.
+
+    Raises:
+      ConfigError: what ml_collections would read as another tuple than is written: a set (`{2, 1}`), a dict,
+        bytes, or what has a comment (`16#,32`).
+    """
     return [_quoted(word, leaves) for word in argv]
 
 
 def _quoted(word: str, leaves: Mapping[str, Any]) -> str:
     name, equals, value = word.partition("=")
     old = leaves.get(name.lstrip("-").removeprefix("config."))
-    of_texts = isinstance(old, tuple) and old and all(isinstance(one, str) for one in old)
-    if not of_texts or not equals or value.lstrip()[:1] in ("(", "["):
+    if not isinstance(old, tuple) or not equals:
         return word
-    return f"{name}={tuple(one.strip() for one in value.split(',') if one.strip())!r}"
+    of_texts = old and all(isinstance(one, str) for one in old)
+    if of_texts and value.lstrip()[:1] not in ("(", "["):
+        return f"{name}={tuple(one.strip() for one in value.split(',') if one.strip())!r}"
+    try:
+        read = ast.literal_eval(value.strip())
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return word  # ml_collections refuses it, or takes it for a text
+    if isinstance(read, set | dict | bytes) or "#" in value:
+        raise ConfigError(f"{name}: expected values with commas between them, got {value!r}; change the flag")
+    return f"{name}={read!r}"
 
 
 def use_network(config: Any, argv: Sequence[str]) -> None:

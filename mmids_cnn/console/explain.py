@@ -10,7 +10,11 @@ from mmids_cnn.errors import ConfigError
 
 
 def unparsable(
-    argv: Sequence[str], own: Sequence[str], leaves: Mapping[str, Any] | None, error: BaseException
+    argv: Sequence[str],
+    own: Sequence[str],
+    leaves: Mapping[str, Any] | None,
+    error: BaseException,
+    takes_arguments: bool = False,
 ) -> ConfigError:
     """The error of a user about a command line.
 
@@ -19,25 +23,46 @@ def unparsable(
       own: flags of the command, without absl's.
       leaves: of the experiment file, by dotted name; None where none was given.
       error: what parsing raised.
+      takes_arguments: whether the command takes words that are no flags, file names for one.
     """
     for name in [word.lstrip("-").partition("=")[0] for word in argv[1:] if word.startswith("-")]:
-        section, _, leaf = name.removeprefix("no").partition(".")
-        if section == "config" and leaf and leaves is not None and leaf not in leaves:
-            inside = [full for full in leaves if full.startswith(leaf + ".")]
-            if inside:
-                what = f"expected a leaf, got a section; its leaves: {', '.join(inside)}"
-            else:
-                what = f"no such config key; {schema.nearest(leaf, leaves)}"
-            return ConfigError(f"--{name}: {what}")
+        if wrong := _no_leaf(name, leaves):
+            return wrong
     if isinstance(error, flags.UnrecognizedFlagError):
         if error.flagname.startswith("config."):
             return ConfigError(f"--{error.flagname}: expected --config=FILE before it; try --config=base")
         hint = schema.nearest(error.flagname, [*own, "help"])
+        if takes_arguments:
+            hint += f"; for a file of that name write -- -{error.flagname}"
         return ConfigError(f"--{error.flagname}: no such flag; {hint}")
     message = " ".join(str(error).split())
     if isinstance(error, flags.IllegalFlagValueError):
         return ConfigError(_value(message))
     return ConfigError(f"{message}; --help lists the flags")
+
+
+def without_value(name: str, leaves: Mapping[str, Any] | None) -> ConfigError:
+    """The error about a flag that needs a value and has none."""
+    what = f"--{name}: expected a value, got none; write --{name}=VALUE"
+    return _no_leaf(name, leaves) or ConfigError(what)
+
+
+def stray(word: str) -> ConfigError:
+    """The error about a word that is no flag."""
+    name = word.strip().lstrip("-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}")
+    hint = f"did you mean --{name}?" if "=" in word else "remove it"
+    return ConfigError(f"expected flags only, got the argument {word!r}; {hint}")
+
+
+def _no_leaf(name: str, leaves: Mapping[str, Any] | None) -> ConfigError | None:
+    """The error about a flag that would set a leaf which is none; None about others."""
+    section, dot, leaf = name.removeprefix("no").partition(".")
+    if section != "config" or not dot or leaves is None or leaf in leaves:
+        return None
+    inside = [full for full in leaves if leaf and full.startswith(leaf + ".")]
+    if inside:
+        return ConfigError(f"--{name}: expected a leaf, got a section; its leaves: {', '.join(inside)}")
+    return ConfigError(f"--{name}: no such config key; {schema.nearest(leaf, leaves)}")
 
 
 def _value(message: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,7 +60,16 @@ MISTAKES: dict[str, str] = {
     "BASE --config.seed=x": r"--config\.seed: expected an integer, got 'x'; change the flag",
     "BASE --config.seed=1.5": r"--config\.seed: expected an integer, got '1\.5'; change the flag",
     "BASE --config.seed=": r"--config\.seed: expected an integer, got ''; change the flag",
-    "BASE --config.seed": r"Missing value for flag --config\.seed; .*",
+    "BASE --config.seed": r"--config\.seed: expected a value, got none; write --config\.seed=VALUE",
+    "BASE --config.seed --workdir=x": r"--config\.seed: expected a value, got none; write --config\.seed=",
+    "BASE --workdir --config.seed=1": r"--workdir: expected a value, got none; write --workdir=VALUE",
+    "BASE --config.sed": r"--config\.sed: no such config key; did you mean seed\?",
+    "BASE --config.=1": rf"--config\.: no such config key; valid names: {LIST}",
+    "BASE ' --config.seed=1'": r"expected flags only, .* ' --config.seed=1'; did you mean --config\.seed=1\?",
+    "BASE \N{EM DASH}config.seed=1": r"expected flags only, got .*; did you mean --config\.seed=1\?",
+    "\N{EM DASH}config=x.py": r"expected flags only, got the argument .*; did you mean --config=x\.py\?",
+    "BASE BASE": r"--config: expected one experiment file, got 2; give --config once",
+    "BASE --config x.py": r"--config: expected one experiment file, got 2; give --config once",
     "BASE --config.optimizer.b1=x": r"--config\.optimizer\.b1: expected a number, got 'x'; change the flag",
     "BASE --config.optimizer.b1=nan": r"config\.optimizer\.b1: expected .*, got nan; set --config\.opti",
     "BASE --config.optimizer.eps=inf": r"config\.optimizer\.eps: expected a finite .*, got inf; set --config",
@@ -70,6 +80,10 @@ MISTAKES: dict[str, str] = {
     "BASE --config.model.channels=8.5": r"config\.model\.channels: expected .*, got \(8\.5,\); .*",
     "BASE --config.model.channels=x": r"config\.model\.channels: expected .*, got \('x',\); .*",
     "BASE --config.model.channels=[8,8": r"--config\.model\.channels: expected .*, got '\[8,8'; .*",
+    "BASE --config.model.channels={16,32,32}": r"--config\.model\.channels: expected values with commas",
+    "BASE --config.model.channels {16:1,32:2}": r"--config\.model\.channels: expected values with .*, got",
+    """BASE "--config.model.channels=b'ab'" """: r"--config\.model\.channels: expected values with .*, got",
+    "BASE '--config.model.channels=16#,32'": r"--config\.model\.channels: expected values .*, got '16#,32'",
     "BASE --config.optimizer.name=rprop": r"config\.optimizer\.name: expected one of .*'sgd', .*got 'rprop'",
     "BASE --config.dataset.name=": r"config\.dataset\.name: expected a name, got ''; .*",
     "BASE --progress=loud": r"--progress: expected .*auto.*bar.*plain.*none.*, got 'loud'; .*",
@@ -149,7 +163,7 @@ def forked(
 
 
 def typed(line: str) -> list[str]:
-    return [f"--config={BASE}" if word == "BASE" else word for word in line.split()]
+    return [f"--config={BASE}" if word == "BASE" else word for word in shlex.split(line)]
 
 
 # Mistakes found at different moments: by these the command is started as a user starts it, too.
@@ -445,7 +459,12 @@ def test_spellings_of_flags(resolved: Resolved, tmp_path: Path) -> None:
     assert found == (LEAVES | {"seed": 3, "num_epochs": 4}, "w", "bar")
     assert resolved(tmp_path, f"--config={BASE}", "--config.seed=3", "--config.seed=4")[0]["seed"] == 4
     twice = ["--config.model.channels=4,6", "--config.model.channels=4,7"]
-    assert resolved(tmp_path, f"--config={BASE}", *twice)[0]["model.channels"] == (4, 7)
+    for pair in (twice, [word for both in twice for word in both.split("=")]):  # with = and without
+        assert resolved(tmp_path, f"--config={BASE}", *pair)[0]["model.channels"] == (4, 7)
+    lines = "\n".join(["--config.model.channels=4,5", "--config.optimizer.b1", "0.5"])
+    (tmp_path / "flags").write_text(lines)
+    leaves = resolved(tmp_path, f"--config={BASE}", twice[0], "--flagfile=flags", "--config.seed", "7")[0]
+    assert leaves == LEAVES | {"model.channels": (4, 5), "optimizer.b1": 0.5, "seed": 7}
     assert resolved(tmp_path, f"--config={BASE}", "--workdir=")[1] == "runs/base"
 
 

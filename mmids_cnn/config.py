@@ -19,11 +19,17 @@ def _folder(expects: str) -> Any:
     return leaf(expects, lambda value: "\0" not in value, changes_result=False)
 
 
+def _is_name(value: str) -> bool:
+    """Whether a data set can have a name, and folders of the name stay inside the data folder."""
+    parts = [part.strip() for part in value.split("/")]
+    return "\0" not in value and len(value.encode()) <= 200 and not {"", ".", ".."} & set(parts)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Which data set, where it lies, and how much of its training split is held out."""
 
-    name: str = leaf("a name", lambda value: bool(value.strip()) and "\0" not in value)
+    name: str = leaf("a name of at most 200 bytes, no part of it '.' or '..'", _is_name)
     data_dir: str = _folder("a folder, or '' for TFDS's default")
     archives: str = _folder("a folder of IDX archives, or ''")
     validation_examples: int = leaf("an integer >= 0", lambda value: value >= 0)

@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the imports below take their time
 
     signals.watch()
 
+import os
 from pathlib import Path
 
 from absl import flags
@@ -44,7 +45,7 @@ def main() -> int:
             f"{old / damaged[0]}: expected what was written, found a damaged file; the command that trained "
             "the run writes it anew"
         )
-    if (new / run_folder.RESULT).exists():  # also --workdir itself
+    if os.path.exists(new / run_folder.RESULT):  # noqa: PTH110 - also --workdir itself
         raise RunError(f"--into: expected a folder without a finished run, got {new}; name another")
     terminal = Terminal(flags.FLAGS.progress)
     run.execute(experiment, new, terminal)

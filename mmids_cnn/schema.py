@@ -178,6 +178,8 @@ def check(path: str, leaf: Leaf, value: Any) -> Any:
       ConfigError: it has another type, or the leaf's rule refuses it; the message calls the leaf `path`.
     """
     hint, rule = leaf
+    if isinstance(value, str) and not _is_utf8(value):
+        raise ConfigError(f"config.{path}: expected a text in UTF-8, got {value!a}; change it")
     if typing.get_origin(hint) is tuple:
         value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         element = typing.get_args(hint)[0]
@@ -192,7 +194,7 @@ def check(path: str, leaf: Leaf, value: Any) -> Any:
         typed = type(value) is hint
     if not typed or not rule.holds(value):
         raise ConfigError(
-            f"config.{path}: expected {rule.expects}, got {value!r}; "
+            f"config.{path}: expected {rule.expects}, got {_short(value)}; "
             f"set --config.{path}=... or change the config file"
         )
     return value
@@ -219,3 +221,17 @@ def _to_float(value: int) -> float:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def _is_utf8(text: str) -> bool:
+    """False for what Python makes of bytes that are none, on a command line or in a file's name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:100]}... ({len(text):,} characters)"

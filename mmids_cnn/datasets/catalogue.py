@@ -50,6 +50,8 @@ def builder(folder: Path) -> Any:
 
 def _prepared(name: str, root: Path) -> Path | None:
     folder = root / name.split(":")[0]
+    if folder.parts[len(root.parts)] == "idx_archives":  # not of the catalogue: there lies what we prepared
+        return None
     versions = [path.parent for path in folder.glob("**/dataset_info.json")]
     if ":" in name:
         versions = [path for path in versions if path.name == name.split(":")[1]]

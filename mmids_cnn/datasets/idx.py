@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import importlib.util
 import math
+import os
 import re
 import zlib
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def find(name: str, folder: str) -> Archives:
       DataError: the folder or an archive is missing, is ambiguous, or has not the registered checksum.
     """
     root = Path(folder).expanduser() if folder else SHIPPED
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112, which raises where a name is too long
         raise DataError(
             f"dataset.archives: expected a folder of IDX archives, found none at {root}; "
             "set --config.dataset.archives to the folder that holds them"

@@ -8,6 +8,7 @@ Nothing here imports JAX.
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
     Raises:
       RunError: the folder cannot be written, or its configuration differs.
     """
+    require_utf8(workdir)
     before, result = (_intact(workdir, name) for name in (CONFIG, RESULT))
     if before is not None:  # where it is not there or damaged, each checkpoint holds it as well
         require_same(workdir, config_lib.resolve(before, recorded=True), experiment)
@@ -107,6 +109,20 @@ _HOLDS: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
+def require_utf8(workdir: Path) -> None:
+    """Raises a `RunError` unless the folder's path is UTF-8: Orbax writes to no other."""
+    path = str(workdir.absolute())
+    try:
+        same = os.fsencode(path) == path.encode()
+    except UnicodeEncodeError:
+        same = False
+    if not same:
+        raise RunError(
+            f"workdir: expected a folder whose path is UTF-8, found {path!a}; set --workdir to another, or "
+            "PYTHONUTF8=1 where it is the locale that is not"
+        )
+
+
 def require_writable(workdir: Path) -> None:
     """Raises a `RunError` unless the folder can be written, or made."""
     try:
@@ -135,7 +151,8 @@ def experiment(workdir: Path) -> config_lib.Experiment:
     Raises:
       RunError: the folder holds no run.
     """
-    if not (workdir / CONFIG).is_file():
+    require_utf8(workdir)
+    if not os.path.isfile(workdir / CONFIG):  # noqa: PTH113, which raises where a name is too long
         raise RunError(
             f"--workdir: expected a run folder with a {CONFIG}, found none in {workdir}; name the folder of "
             "a run"

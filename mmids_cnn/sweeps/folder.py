@@ -33,6 +33,7 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
     Raises:
       RunError: the folder cannot be written, or holds a run, or a sweep of another plan.
     """
+    run_folder.require_utf8(workdir)
     before = recorded(workdir)
     if before is not None:
         changed = plan_lib.differences(before, plan)

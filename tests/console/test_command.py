@@ -85,7 +85,7 @@ MISTAKES: dict[str, str] = {
     """BASE "--config.model.channels=b'ab'" """: r"--config\.model\.channels: expected values with .*, got",
     "BASE '--config.model.channels=16#,32'": r"--config\.model\.channels: expected values .*, got '16#,32'",
     "BASE --config.optimizer.name=rprop": r"config\.optimizer\.name: expected one of .*'sgd', .*got 'rprop'",
-    "BASE --config.dataset.name=": r"config\.dataset\.name: expected a name, got ''; .*",
+    "BASE --config.dataset.name=": r"config\.dataset\.name: expected a name .*, got ''; .*",
     "BASE --progress=loud": r"--progress: expected .*auto.*bar.*plain.*none.*, got 'loud'; .*",
     "BASE --debug=perhaps": r"--debug: expected true or false, got 'perhaps'; .*",
     "BASE --flagfile=missing": r".*flagfile.*missing.*",
@@ -119,6 +119,16 @@ MISTAKES: dict[str, str] = {
     f"BASE --workdir={'x' * 300}": r"workdir: expected a folder that can be written, .*",
     "BASE --config.dataset.archives=missing": r"dataset\.archives: expected .*, found none at missing",
     "BASE --config.dataset.archives=.": r"\.: expected an archive such as train-images-.*, found none",
+    f"BASE --config.dataset.archives={'x' * 300}": r"dataset\.archives: expected .*, found none at xx",
+    f"--config={'x' * 300}": r"--config: expected a config file, found none at 'xx",
+    f"--config={'x/' * 2500}": r"--config: expected a config file, found none at 'x/",
+    **{
+        f"BASE --config.dataset.name={name}": rf"config\.dataset\.name: expected a name .*, got '{name[:9]}"
+        for name in (".", "..", "../mnist", "/mnist", "mnist/./3", "x" * 300, "x" * 5000)
+    },
+    "BASE --config.dataset.name=idx_archives": r"dataset\.name: expected a TFDS data set, got 'idx_arch",
+    "BASE --config.dataset.name=\udcff": r"config\.dataset\.name: expected a text in UTF-8, got '\\udcff'",
+    "BASE --workdir=\udcff": r"workdir: expected a folder whose path is UTF-8, found '.*/\\udcff'; set --wo",
     "BASE --config.dataset.name=mnist_": r"dataset\.name: expected a TFDS .*; did you mean mnist",
 }
 SLOWER = {  # known to be wrong once the data are there, but before JAX is
@@ -231,7 +241,12 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
 @pytest.mark.parametrize("command", COMMANDS[1:])
 def test_folder_without_a_run(forked: forking.Forking, tmp_path: Path, command: str) -> None:
     picture = ["--test_index=0"] if command == "predict" else []
-    for workdir, shown in (("--workdir=missing", "missing"), ("--workdir=.", r"\."), ("", "runs/base")):
+    for workdir, shown in (
+        ("--workdir=missing", "missing"),
+        ("--workdir=.", r"\."),
+        ("", "runs/base"),
+        *((f"--workdir={name}", name) for name in ("x" * 300, "x/" * 2500 + "x")),
+    ):
         done = forked(tmp_path, *picture, *([workdir] if workdir else []), module=f"mmids_cnn.{command}")
         found = f"error: --workdir: expected a run folder with a config.json, found none in {shown}; "
         assert re.match(found, done.stderr)

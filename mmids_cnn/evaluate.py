@@ -36,7 +36,9 @@ def main() -> None:
     workdir, name = Path(flags.FLAGS.workdir), flags.FLAGS.split
     experiment = run_folder.experiment(workdir)
     experiment_file.add_roots(run_folder.source_roots(workdir))
-    dataset = data.load(experiment.dataset)
+    terminal = Terminal()
+    dataset = data.load(experiment.dataset, terminal.report)
+    terminal.close()
     if name not in dataset.splits:
         raise ConfigError(
             f"--split: expected one of {', '.join(dataset.splits)}, got {name!r}; a validation split is "
@@ -47,7 +49,7 @@ def main() -> None:
     from mmids_cnn import score, sums
     from mmids_cnn.runs import trained
 
-    terminal, split = Terminal(), dataset.splits[name]
+    split = dataset.splits[name]
     found = trained.load(workdir, experiment, dataset, flags.FLAGS.checkpoint, command.warn)
     started = time.perf_counter()
     logits: Any = score.logits(found.network, found.variables, split.images, experiment.eval.batch_size)

@@ -46,7 +46,9 @@ def main() -> int:
     workdir = Path(flags.FLAGS.workdir)
     experiment = run_folder.experiment(workdir)
     experiment_file.add_roots(run_folder.source_roots(workdir))
-    dataset = data.load(experiment.dataset)
+    terminal = Terminal()
+    dataset = data.load(experiment.dataset, terminal.report)
+    terminal.close()
     test = dataset.splits["test"]
     names, images, refused = [], [], list[DataError]()
     for index in flags.FLAGS.test_index:
@@ -81,7 +83,6 @@ def _classify(
     found = trained.load(workdir, experiment, dataset, flags.FLAGS.checkpoint, command.warn)
     predict = jax.jit(model.predict_proba, static_argnums=0)
     probabilities = np.asarray(predict(found.network, found.variables, np.stack(images)))
-    terminal = Terminal()
     for name, row in zip(names, probabilities, strict=True):
         terminal.say(f"{name}: class {row.argmax()}")
         terminal.say("  " + "  ".join(f"{label}: {p:.4f}" for label, p in enumerate(row)))

@@ -212,12 +212,14 @@ def test_two_runs_prepare_the_same_data_once(place: Place, unbroken: Path) -> No
 def test_data_that_were_damaged_are_decoded_again(place: Place, unbroken: Path) -> None:
     data_dir = processes.fresh(place.root / "data", place.work / "data")
     (path,) = data_dir.glob("mmids_cnn/*/train_images.npy")
-    content = bytearray(path.read_bytes())
-    content[-1000] ^= 1
-    path.write_bytes(content)
-    done = place.run("run", TFDS_DATA_DIR=str(data_dir))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"{path.parent} does not match its fingerprints: decoding again" in done.stdout.splitlines()
+    for module in ("main", "evaluate", "predict"):
+        content = bytearray(path.read_bytes())
+        content[-1000] ^= 1
+        path.write_bytes(content)
+        picture = ["--test_index=0"] if module == "predict" else []
+        done = place.run("run", *picture, module=module, TFDS_DATA_DIR=str(data_dir))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"{path.parent} does not match its fingerprints: decoding again" in done.stdout.splitlines()
     assert bits(place.work / "run") == bits(unbroken)
 
 

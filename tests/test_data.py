@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from experiments import base
 from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.datasets import builder, catalogue, idx
-from mmids_cnn.errors import DataError, FaultError
+from mmids_cnn.errors import DataError
 from tests.support import idx_files, processes
 
 DIGITS = idx_files.digits(30, 12)
@@ -105,8 +106,12 @@ def test_all_of_mnist_is_what_the_archives_hold(mnist: data.Dataset) -> None:
     assert not mnist.splits["train"].images.flags.writeable
 
 
-def test_tfds_alone_reads_what_was_prepared(tmp_path: Path) -> None:
+def test_tfds_alone_reads_what_was_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is left, in the folder for temporary files neither."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     data.load(own(tmp_path))
+    assert not list((tmp_path / "temporary").iterdir())
     (folder,) = (tmp_path / "data").glob("idx_archives/fashion_mnist-*/1.0.0")
     source = tfds.builder_from_directory(folder).as_data_source("test")
     assert len(source) == 12
@@ -330,7 +335,10 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("place", ["a-file", "a-file/below", "/proc/x", "y" * 300])
 def test_data_folder_that_cannot_be(tmp_path: Path, place: str) -> None:
     (tmp_path / "a-file").touch()
-    with pytest.raises(FaultError, match=r"^preparing fashion_mnist in .*; ") as caught:
+    expected = (
+        r"^dataset\.data_dir: expected a folder that can be written, .*; set --config\.dataset\.data_dir"
+    )
+    with pytest.raises(DataError, match=expected) as caught:
         data.load(own(tmp_path, data_dir=str(tmp_path / place)))
     assert "\n" not in str(caught.value)
 

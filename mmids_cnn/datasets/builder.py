@@ -48,7 +48,7 @@ class IdxArchives(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         images, labels = self.arrays["train"]
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             features=tfds.features.FeaturesDict(
                 {
@@ -70,6 +70,11 @@ class IdxArchives(tfds.core.GeneratorBasedBuilder):
             self._done += 1
             if self._done % 1000 == 0 or self._done == total:
                 self._report(self._done, total)
+
+
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Does nothing: archives are in no bucket of TFDS, whose search leaves a temporary folder behind."""
 
 
 def check_splits(splits: dict[str, tuple[np.ndarray, np.ndarray]], where: str) -> None:

@@ -46,10 +46,18 @@ def open_or_fill(
 
     Returns:
       The manifest of a cache whose every byte has just been checked.
+
+    Raises:
+      DataError: the folder cannot be written, or what is to fill it cannot be used.
     """
     manifest = _verified(folder)
     if manifest is not None:
         return manifest
+    if obstacle := files.obstacle(folder.parent):
+        raise DataError(
+            f"dataset.data_dir: expected a folder that can be written, found {obstacle}; set "
+            "--config.dataset.data_dir or TFDS_DATA_DIR to another"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with files.lock(
         folder.with_name(folder.name + ".lock"),
@@ -68,6 +76,8 @@ def open_or_fill(
 
 def _verified(folder: Path) -> Manifest | None:
     """The manifest, if every file is there and has its checksum."""
+    if not os.path.isdir(folder):  # noqa: PTH112, which raises where a name is too long
+        return None
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
         if manifest.pop("seal") != files.digest_of_json(manifest):

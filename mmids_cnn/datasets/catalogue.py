@@ -52,6 +52,8 @@ def _prepared(name: str, root: Path) -> Path | None:
     folder = root / name.split(":")[0]
     if folder.parts[len(root.parts)] == "idx_archives":  # not of the catalogue: there lies what we prepared
         return None
+    if not os.path.isdir(folder):  # noqa: PTH112, which raises where a name is too long
+        return None
     versions = [path.parent for path in folder.glob("**/dataset_info.json")]
     if ":" in name:
         versions = [path for path in versions if path.name == name.split(":")[1]]

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from mmids_cnn.errors import ConfigError
 
 _WARNING = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '(?P<name>[^']+)'")
+_SYSTEM = re.compile(r"\[Errno \d+\] ([^:]*)")  # of the system, and not of what is in an entry
 
 
 def use_cache(folder: str | None) -> None:
@@ -73,8 +74,11 @@ def run_once(function: Callable[..., Any], static_argnames: Sequence[str] = ()) 
 
 
 def _remove_torn_entries(folder: Path) -> None:
-    """From now on an entry that JAX warns of is removed, before JAX writes it."""
-    show = warnings.showwarning
+    """From now on an entry that JAX warns of is removed, before JAX writes it.
+
+    That the whole cache cannot be used is said once: JAX would name each program that it cannot write.
+    """
+    show, said = warnings.showwarning, set[str]()
 
     def remove(
         message: Warning | str,
@@ -91,6 +95,12 @@ def _remove_torn_entries(folder: Path) -> None:
         with contextlib.suppress(OSError):
             for path in folder.glob(f"{glob.escape(match['name'])}-*-cache"):
                 path.unlink()
-        print(f"note: {' '.join(str(message).split())}; compiled anew", file=sys.stderr, flush=True)
+        failed = _SYSTEM.search(str(message))
+        note = f"{' '.join(str(message).split())}; compiled anew"
+        if failed:
+            note = f"the compilation cache {folder} cannot be written: {failed[1]}; set --compilation_cache"
+        if note not in said:
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        said.add(note)
 
     warnings.showwarning = remove

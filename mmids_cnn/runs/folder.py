@@ -125,16 +125,9 @@ def require_utf8(workdir: Path) -> None:
 
 def require_writable(workdir: Path) -> None:
     """Raises a `RunError` unless the folder can be written, or made."""
-    try:
-        existing = next(path for path in (workdir, *workdir.parents) if path.exists())
-    except OSError as error:  # a name that is too long, for one
+    if obstacle := files.obstacle(workdir):
         raise RunError(
-            f"workdir: expected a folder that can be written, found {error.strerror} for "
-            f"{workdir}; set --workdir to another"
-        ) from None
-    if not existing.is_dir() or not files.writable(existing):
-        raise RunError(
-            f"workdir: expected a folder that can be written, found {existing}; set --workdir to another"
+            f"workdir: expected a folder that can be written, found {obstacle}; set --workdir to another"
         )
 
 

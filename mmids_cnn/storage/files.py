@@ -118,6 +118,15 @@ def writable(folder: Path) -> bool:
         return False
 
 
+def obstacle(folder: Path) -> str | None:
+    """What stands in the way of making a folder, or of writing into it; None where nothing does."""
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:  # a name that is too long, for one
+        return f"{error.strerror} for {folder}"
+    return None if existing.is_dir() and writable(existing) else str(existing)
+
+
 @contextlib.contextmanager
 def faults(doing: str) -> Iterator[None]:
     """Turns an `OSError` raised inside into one line: what was being done, what failed, what to do."""

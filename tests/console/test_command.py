@@ -274,6 +274,9 @@ def small(tmp_path: Path) -> list[str]:
     return [f"--config={BASE}", "--config.dataset.name=fashion_mnist", "--config.dataset.archives=archives"]
 
 
+QUICK = ("--config.num_epochs=1", "--config.model.channels=4,")
+
+
 @pytest.mark.parametrize("platform", ["nonsense", "cuda"])
 def test_no_such_device(command_line: CommandLine, tmp_path: Path, small: list[str], platform: str) -> None:
     done = command_line("main", *small, JAX_PLATFORMS=platform)
@@ -346,15 +349,25 @@ def test_memory_that_runs_out(command_line: CommandLine, tmp_path: Path, small: 
     assert done.returncode == 1
 
 
-def test_data_folder_that_cannot_be_written(
-    command_line: CommandLine, tmp_path: Path, small: list[str]
-) -> None:
-    done = command_line("main", *small, "--config.dataset.data_dir=archives/t10k-labels-idx1-ubyte.gz/data")
+def test_home_that_cannot_be_written(command_line: CommandLine, tmp_path: Path, small: list[str]) -> None:
+    """First the data have no place; then the programs have none, which is no obstacle."""
+    home = str(tmp_path / "archives" / "t10k-labels-idx1-ubyte.gz")
+    here = {"HOME": home, "XDG_CACHE_HOME": "", "TFDS_DATA_DIR": "~/data"}
+    done = command_line("main", *small, **here)
     assert re.fullmatch(
-        r"error: preparing fashion_mnist in .*; a part of the path is a file: .*\n", done.stderr
+        rf"error: dataset\.data_dir: expected a folder that can be written, found {home}; set "
+        r"--config\.dataset\.data_dir or TFDS_DATA_DIR to another\n",
+        done.stderr,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert {path.name for path in tmp_path.iterdir()} == {"archives"}
+    done = command_line("main", *small, *QUICK, "--config.dataset.data_dir=data", **here)
+    assert re.fullmatch(
+        rf"note: the compilation cache {home}/\.cache/mmids_cnn/compiled cannot be written: Not a directory; "
+        "set --compilation_cache\n",
+        done.stderr,
+    )
+    assert done.returncode == 0
 
 
 # What a correct command line resolves to: the real entry point, but for the training.

@@ -62,7 +62,7 @@ def run(
         _prepare_jax()
         status = main(*called_with) or 0
     except signals.InterruptedRunError as error:
-        print(error, file=sys.stderr, flush=True)
+        _tell(str(error))
         sys.exit(error.exit_status)
     except UserError as error:
         if debug:
@@ -89,12 +89,12 @@ def run(
 
 def warn(message: str) -> None:
     """Says something on standard error that a result depends on."""
-    print(f"note: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    _tell(f"note: {' '.join(message.split())}")
 
 
 def complain(message: str, status: int) -> int:
     """Says on standard error what is wrong, in one line; returns the exit status."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    _tell(f"error: {' '.join(message.split())}")
     return status
 
 
@@ -228,3 +228,8 @@ def hush_orbax() -> None:
             show(unraisable)
 
     sys.unraisablehook = without_stragglers
+
+
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk, where nothing else can be told either
+        print(line, file=sys.stderr, flush=True)

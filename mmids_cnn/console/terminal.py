@@ -1,5 +1,6 @@
 """What a run shows: a bar with rate and time left on a terminal, plain lines elsewhere; the same facts."""
 
+import contextlib
 import os
 import sys
 import time
@@ -14,7 +15,15 @@ PLAIN_SECONDS = 10.0  # between plain lines of progress
 
 
 class _Console(Console):
-    """Goes on in silence where whoever reads has gone (`| head`): a run is worth more than what it says."""
+    """Goes on in silence where nobody reads (`| head`), or a disk is full: a run is worth more than its output."""
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()  # calls `on_broken_pipe` where whoever reads has gone
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"note: standard output cannot be written: {error.strerror}\n")
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

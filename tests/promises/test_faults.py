@@ -89,9 +89,17 @@ def test_finished_run_on_a_disk_that_is_read_only(place: Place, unbroken: Path) 
         one_line(done.stderr, "workdir: expected a folder that can be written, found run; .*")
 
 
-def test_reader_that_goes_away(place: Place, unbroken: Path) -> None:
+@pytest.mark.parametrize(
+    ("to", "lines", "notes"),
+    [
+        ("| head -1", 1, ""),
+        ("> /dev/full", 0, "note: standard output cannot be written: No space left on device\n"),
+    ],
+)
+def test_output_that_cannot_be_written(place: Place, unbroken: Path, to: str, lines: int, notes: str) -> None:
+    """A reader that goes away, a full disk: the run is not harmed."""
     command = " ".join(map(shlex.quote, place.command("run", "--progress=plain")))
-    line = f"set -o pipefail; {command} | head -1"
+    line = f"set -o pipefail; {command} {to}"
     done = subprocess.run(
         ["bash", "-c", line],
         cwd=place.work,
@@ -100,7 +108,7 @@ def test_reader_that_goes_away(place: Place, unbroken: Path) -> None:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, notes, lines)
     assert bits(place.work / "run") == bits(unbroken)
 
 

@@ -32,8 +32,9 @@ def unparsable(
         if error.flagname.startswith("config."):
             return ConfigError(f"--{error.flagname}: expected --config=FILE before it; try --config=base")
         hint = schema.nearest(error.flagname, [*own, "help"])
-        if takes_arguments:
-            hint += f"; for a file of that name write -- -{error.flagname}"
+        alike = [word for word in argv if word.startswith(f"-{error.flagname}")]
+        if takes_arguments and alike:
+            hint += f"; for a file of that name write -- {alike[0]}"
         return ConfigError(f"--{error.flagname}: no such flag; {hint}")
     message = " ".join(str(error).split())
     if isinstance(error, flags.IllegalFlagValueError):

@@ -1,21 +1,24 @@
 """What a run shows: a bar with rate and time left on a terminal, plain lines elsewhere; the same facts."""
 
 import contextlib
+import math
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 MODES = ("auto", "bar", "plain", "none")
 PLAIN_SECONDS = 10.0  # between plain lines of progress
+_NARROW = 75  # columns that a bar needs beside a rate
 
 
 class _Console(Console):
-    """Goes on in silence where nobody reads (`| head`), or a disk is full: a run is worth more than its output."""
+    """Goes on in silence where nobody reads (`| head`) or a disk is full: a run is worth more than that."""
 
     def _check_buffer(self) -> None:
         try:
@@ -37,8 +40,9 @@ class Terminal:
         self.console = _Console(file=sys.stdout, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = 200  # a file or a pipe has no width to keep to
-        if mode == "auto":
-            mode = "bar" if self.console.is_terminal else "plain"
+        if mode in ("auto", "bar"):  # a bar needs a terminal that can take it away
+            can = self.console.is_terminal and not self.console.is_dumb_terminal
+            mode = "bar" if can else "plain"
         self._mode = mode
         self._progress: Progress | None = None
         self._task = TaskID(0)
@@ -82,12 +86,17 @@ class Terminal:
           row: values by name; counts are left out.
           show: a metric as text, by its name and value.
         """
-        shown = [name for name in row if not name.endswith("/count")]
-        if shown != self._columns:
-            self._columns = shown
-            self.note("  ".join(name.rjust(max(len(name), 8)) for name in shown))
-        cells = (_cell(name, row[name], show).rjust(max(len(name), 8)) for name in shown)
-        self.note("  ".join(cells))
+        shown = {name: _cell(name, row[name], show) for name in row if not name.endswith("/count")}
+        widths = [max(len(name), 8) for name in shown]
+        if self.console.is_terminal and sum(widths) + 2 * (len(widths) - 1) > self.console.width:
+            pairs = [f"{name} {cell}".replace(" ", "\0") for name, cell in shown.items()]  # kept in one line
+            lines = textwrap.fill("  ".join(pairs), self.console.width, subsequent_indent="  ")
+            self.note(lines.replace("\0", " "))
+            return
+        if list(shown) != self._columns:
+            self._columns = list(shown)
+            self.note("  ".join(map(str.rjust, shown, widths)))
+        self.note("  ".join(map(str.rjust, shown.values(), widths)))
 
     def progress(self, what: str, done: int, total: int, rate: float, unit: str) -> None:
         """Where long work is: what is being done, how much of it, how fast in `unit` a second.
@@ -105,7 +114,8 @@ class Terminal:
         speed = f"{rate:,.0f} {unit}/s" if rate > 0 else ""
         remaining = f"{clock(left)} left" if left is not None else ""
         if self._mode == "bar":
-            self._draw(what, done, total, f"{speed}  {remaining}")
+            narrow = self.console.width < _NARROW
+            self._draw(what, done, total, remaining if narrow else f"{speed}  {remaining}")
         elif done == total or time.monotonic() - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = time.monotonic()
             part = f"{done:,}/{total:,} {unit}" if total else ""
@@ -116,6 +126,8 @@ class Terminal:
         if not total:
             self.say(what)
             return
+        if what not in self._started:
+            self._last_plain = -math.inf  # work that begins is shown at once
         now = time.perf_counter()
         started, before = self._started.setdefault(what, (now, done))  # work began before the first report
         self.progress(
@@ -132,7 +144,7 @@ class Terminal:
         if self._progress is None:
             columns = (
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=30),
+                BarColumn(None, table_column=Column(max_width=30)),  # narrower where there is less room
                 TextColumn("{task.percentage:>3.0f} %  {task.fields[facts]}"),
             )
             self._progress = Progress(*columns, console=self.console, transient=True)
@@ -146,6 +158,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def counted(number: int, unit: str) -> str:
+    """A number of things in words: '1 seed', '8 seeds'."""
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
 
 
 def _cell(name: str, value: float | int | None, show: Callable[[str, float | None], str]) -> str:

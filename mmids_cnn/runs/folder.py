@@ -196,9 +196,10 @@ def write_metrics(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def summary(result: dict[str, Any], workdir: Path) -> str:
     """The result in a few lines."""
     loss = "not finite" if result["test/loss"] is None else f"{result['test/loss']:.4f}"
+    epochs = "epoch" if result["epoch"] == 1 else "epochs"
     return (
         f"test accuracy {100 * result['test/accuracy']:.2f} % of {result['test/count']:,} images "
-        f"(loss {loss}) after {result['epoch']:g} epochs, {result['step']:,} steps\n"
+        f"(loss {loss}) after {result['epoch']:g} {epochs}, {result['step']:,} steps\n"
         f"{result['seconds/total']:.1f} s: data {result['seconds/data']:.1f}, "
         f"compile {result['seconds/compile']:.1f}, train {result['seconds/train']:.1f} "
         f"({result['images_per_second']:,.0f} images/s), evaluate {result['seconds/eval']:.1f}\n"

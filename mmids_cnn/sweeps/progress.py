@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mmids_cnn import data, metrics, train
-from mmids_cnn.console.terminal import PLAIN_SECONDS, Terminal, clock
+from mmids_cnn.console.terminal import PLAIN_SECONDS, Terminal, clock, counted
 from mmids_cnn.devices import device
 from mmids_cnn.populations import population
 from mmids_cnn.populations.executor import Update
@@ -48,8 +48,8 @@ def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Termin
     sweep = plan.sweep
     rungs = f", one in {sweep.halving} going on after epochs {sweep.rungs}" if sweep.halving else ""
     terminal.note(
-        f"search: {sweep.search}, {plan.trials} trials of {sweep.seeds} seeds, {sweep.population} at "
-        f"once{rungs}; {sweep.confirm_seeds} seeds to confirm"
+        f"search: {sweep.search}, {counted(plan.trials, 'trial')} of {counted(sweep.seeds, 'seed')}, "
+        f"{sweep.population} at once{rungs}; {counted(sweep.confirm_seeds, 'seed')} to confirm"
     )
     terminal.note(f"workdir: {workdir}")
     for sentence in notes:
@@ -129,7 +129,7 @@ class Board:
             if self._live is None:
                 self._live = Live(console=self._terminal.console, transient=True, refresh_per_second=4)
                 self._live.start()
-            bar = ProgressBar(total=self._total, completed=done, width=40)
+            bar = ProgressBar(total=self._total, completed=done, width=min(40, self._terminal.console.width))
             self._live.update(Group(self._table(), bar, Text(f" {facts}")))
         elif self._terminal.mode == "plain" and time.monotonic() - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = time.monotonic()

@@ -56,10 +56,13 @@ def run(
             print(_usage(doc or "", own))
             sys.exit(0)
         argv = _in_one_word(sys.argv)
+        caches = [
+            word.partition("=")[2] for word in argv if word.lstrip("-").startswith("compilation_cache=")
+        ]
+        _prepare_jax(caches[-1] if caches else None)  # before the experiment file, which may import it
         called_with = _parse_config(argv, own) if takes_config else ()
         if not takes_config:
             _parse(argv, own, None, takes_arguments)
-        _prepare_jax()
         status = main(*called_with) or 0
     except signals.InterruptedRunError as error:
         _tell(str(error))
@@ -206,10 +209,10 @@ def _usage(doc: str, own: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _prepare_jax() -> None:
+def _prepare_jax(cache: str | None) -> None:
     """Settings that JAX reads from the environment when it is first imported, and what keeps Orbax quiet."""
     compilation.require()
-    compilation.use_cache(flags.FLAGS.compilation_cache)
+    compilation.use_cache(cache)
     cores.as_devices()
     deterministic = "--xla_gpu_deterministic_ops=true"
     if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):

@@ -409,6 +409,15 @@ def resolved(forked: forking.Forking) -> Resolved:
     return call
 
 
+def test_experiment_file_may_import_jax(resolved: Resolved, tmp_path: Path) -> None:
+    """What JAX reads when it is imported has been said by then."""
+    (tmp_path / "early.py").write_text(
+        "import os\nfrom experiments import base\nget_config = base.get_config\n"
+        "assert os.environ['JAX_COMPILATION_CACHE_DIR'] == 'here'\n"
+    )
+    resolved(tmp_path, "--config=early.py", "--compilation_cache", "here")
+
+
 def test_no_overrides(resolved: Resolved, tmp_path: Path) -> None:
     assert resolved(tmp_path, f"--config={BASE}") == (LEAVES, "runs/base", "plain")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmids_cnn import config as config_lib
+from mmids_cnn import metrics as metrics_lib
 from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.storage import files
 
@@ -195,10 +196,10 @@ def write_metrics(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def summary(result: dict[str, Any], workdir: Path) -> str:
     """The result in a few lines."""
-    loss = "not finite" if result["test/loss"] is None else f"{result['test/loss']:.4f}"
+    accuracy, loss = (metrics_lib.metric(name).show(result[f"test/{name}"]) for name in ("accuracy", "loss"))
     epochs = "epoch" if result["epoch"] == 1 else "epochs"
     return (
-        f"test accuracy {100 * result['test/accuracy']:.2f} % of {result['test/count']:,} images "
+        f"test accuracy {accuracy} of {result['test/count']:,} images "
         f"(loss {loss}) after {result['epoch']:g} {epochs}, {result['step']:,} steps\n"
         f"{result['seconds/total']:.1f} s: data {result['seconds/data']:.1f}, "
         f"compile {result['seconds/compile']:.1f}, train {result['seconds/train']:.1f} "

@@ -19,7 +19,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -179,7 +178,7 @@ def damage(root: Path, place: Place, rng: random.Random, subjects: dict[str, tup
       rng: what draws.
       subjects: with the right outcome of each.
     """
-    where = rng.choice(PLACES)
+    where = rng.choice([one for one in PLACES if one != "sweep" or one in subjects])
     kind = where if where in subjects else "run"
     subject, expected = subjects[kind]
     for name in ("archives", "data", "cache"):
@@ -199,8 +198,9 @@ def damage(root: Path, place: Place, rng: random.Random, subjects: dict[str, tup
     for done in (shown, ended):
         if done and (said_wrongly(done.stdout + done.stderr) or done.stderr.count("error: ") > 1):
             return f"{what}: tracebacks: {done.stderr}"
-    right = re.search(r"test accuracy [\d.]+ %", (root / "run.out").read_text())
-    if shown and shown.returncode == 0 and state == "" and right and right[0] not in shown.stdout:
+    accuracy = json.loads((root / "run" / "result.json").read_text())["test/accuracy"]
+    right = f"test accuracy {100 * accuracy:.2f} % "
+    if shown and shown.returncode == 0 and not state and right not in shown.stdout:
         older_one = "skipped" in shown.stderr  # a checkpoint was passed over, and that was said
         if not older_one:
             return f"{what}: undetected: {shown.stdout}"
@@ -255,18 +255,23 @@ def prepare(root: Path) -> dict[str, tuple[Subject, Any]]:
             done = place.run(name, *subject.arguments)
             if done.returncode:
                 raise SystemExit(f"torture: the unbroken {kind} failed: {done.stderr}")
-        (root / f"{kind}.out").write_text(done.stdout)
         subjects[kind] = subject, subject.outcome(root / kind)
     place.run("older-run", *RUN.arguments, "--config.num_epochs=2")
-    unfinished = processes.fresh(root / "run", root / "unfinished-run")
-    (unfinished / "result.json").unlink()
-    shutil.rmtree(unfinished / "checkpoints" / str(processes.steps(unfinished)[-1]))
-    unfinished = processes.fresh(root / "sweep", root / "unfinished-sweep")
-    for name in ("best.json", "trials.csv", "winner.py", "report.html"):
-        (unfinished / name).unlink()
-    shutil.rmtree(unfinished / "confirm")
-    shutil.copytree(unfinished, root / "older-sweep")
+    leave_unfinished(root, "run")
+    leave_unfinished(root, "sweep")
+    shutil.copytree(root / "unfinished-sweep", root / "older-sweep")
     return subjects
+
+
+def leave_unfinished(root: Path, kind: str) -> None:
+    """A copy of a finished run or sweep without its end."""
+    unfinished = processes.fresh(root / kind, root / f"unfinished-{kind}")
+    for name in ("result.json", "best.json", "trials.csv", "winner.py", "report.html"):
+        (unfinished / name).unlink(missing_ok=True)
+    if kind == "run":
+        shutil.rmtree(unfinished / "checkpoints" / str(processes.steps(unfinished)[-1]))
+    else:
+        shutil.rmtree(unfinished / "confirm")
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from jax.test_util import check_grads
 
 from mmids_cnn import layers, model
 from mmids_cnn.networks.conv_net import ConvNet
+from tests.support.oracles import U
 
 SHAPES = [  # batch, height, width, channels, features, rows, columns
     (4, 28, 28, 1, 16, 3, 3),  # four positions: few channels
@@ -201,6 +202,21 @@ def test_other_platforms_get_the_native_convolution_forward_and_backward() -> No
         text = gradient.trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
         assert ("stablehlo.convolution" in text) == native
         assert ("stablehlo.select_and_scatter" in text) == native
+
+
+@pytest.mark.parametrize(("batch", "side", "channels"), [(1, 14, 16), (32, 7, 32)])
+def test_gradient_that_is_exactly_zero_is_a_rounding(batch: int, side: int, channels: int) -> None:
+    """Only the first pixel counts: taps above it and on its left meet padding alone."""
+    images, kernel, _ = sample((batch, side, side, channels, 8, 3, 3))
+    weights = np.random.default_rng(1).normal(size=(batch, 8)).astype(np.float32)
+
+    def first(kernel: Any) -> Any:
+        return (layers.convolution(images, kernel)[:, 0, 0] * weights).sum()
+
+    gradient = np.asarray(jax.grad(first)(kernel))
+    sums = np.einsum("brsc,bf->cf", abs(images[:, :3, :3]), abs(weights))  # over the tile of its window
+    assert (abs(gradient[0]) <= 2 * U * sums).all()
+    assert (abs(gradient[:, 0]) <= 2 * U * sums).all()
 
 
 def test_even_kernels_are_refused() -> None:

@@ -7,10 +7,10 @@ Inside a network, activations are *batch last* (channels, height, width, batch):
 then made of long contiguous runs. `batch_last` and `flatten` convert at the borders. All functions work in
 float32 and float64.
 
-On a CPU the gradient of a 3x3 kernel is off by roundings of what Winograd's products are sums of, also where it
-is exactly 0, as that of a tap which met no pixel but padding: there it stays within 2**-23 times the sum of
-|pixel x gradient| over the tiles, some 2e-9 in the reference recipe. Adam divides a gradient by its own size
-and eps = 1e-8, so such a weight moves: after three steps of the recipe one weight in 16,938 is 1e-5 off
+On a CPU the gradient of a 3x3 kernel is off by roundings of what Winograd's products are sums of, also where
+it is exactly 0, as that of a tap which met no pixel but padding: there it stays within 2**-23 times the sum
+of |pixel x gradient| over the tiles, some 2e-9 in the reference recipe. Adam divides a gradient by its own
+size and eps = 1e-8, so such a weight moves: after three steps of the recipe one weight in 16,938 is 1e-5 off
 those trained in float64, with a batch of one some are 6e-4 off (by native float32 operations, 2e-7).
 """
 

@@ -43,6 +43,9 @@ def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Termin
         if plan.sweep.executor == "local":
             train.require_memory(member, dataset, min(plan.sweep.population, plan.sweep.seeds))
         notes |= dict.fromkeys(train.notes(member, dataset))
+    if plan.sweep.search == "tpe" and plan.sweep.batch >= plan.trials:
+        few = f"for {plan.trials} trials: tpe suggests all of them before it has seen a result"
+        notes[f"config.sweep.batch is {plan.sweep.batch}, {few}"] = None
     rows = [(axis.leaf, axis.text) for axis in plan.axes]
     terminal.table("", ("setting", "space"), rows or [("none", "the experiment as it is")])
     sweep = plan.sweep

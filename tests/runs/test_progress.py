@@ -39,6 +39,16 @@ def test_and_those_of_a_sweep_once_each(
     assert sorted(capsys.readouterr().out.splitlines()) == expected
 
 
+@pytest.mark.parametrize("batch", [3, 4])
+def test_tpe_without_a_result_to_learn_from_is_noted(
+    small: data.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], batch: int
+) -> None:
+    plan = sweeping.make(tmp_path, sweep__search="tpe", sweep__trials=4, sweep__batch=batch)
+    sweep_progress.introduce(plan, small, Path("sweep"), Terminal("none"))
+    note = "note: config.sweep.batch is 4, for 4 trials: tpe suggests all of them before it has seen a result"
+    assert capsys.readouterr().out.splitlines() == [note] * (batch == 4)
+
+
 def test_sweep_over_networks_of_which_one_fits_no_memory(small: data.Dataset, tmp_path: Path) -> None:
     plan = sweeping.make(tmp_path, sweep__space__model__channels="choice((4,), (65536, 65536))")
     with pytest.raises(ConfigError, match=r"config\.model: expected a network .* lower --config\.model\."):

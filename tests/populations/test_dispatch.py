@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mmids_cnn import loop
 from mmids_cnn.console import signals
 from mmids_cnn.errors import RunError
 from mmids_cnn.populations import executor, population
@@ -122,6 +123,7 @@ def test_interrupted_alone_and_gone_on_with_together_the_bits_stay(
     monkeypatch.setattr(signals, "requested", lambda: signal.SIGTERM if stop[0] else None)
     whole = field(archives, tmp_path / "whole", 2, executor.local)
     bring_up(whole, two, None)
+    assert list((tmp_path / "whole").glob("*.npz")) == []  # nothing goes on from its last epoch
     alone = field(archives, tmp_path / "broken", 1, executor.local)
     bring_up(alone, two, 1)
 
@@ -142,6 +144,33 @@ def test_interrupted_alone_and_gone_on_with_together_the_bits_stay(
         assert (found.step, found.fingerprint, found.rows) == (16, expected.fingerprint, expected.rows)
 
 
+def test_scoring_that_was_broken_off_is_made_up_for(
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes after the last step but one of an epoch, pieces being of one step."""
+    one, stop = MEMBERS[1:2], [False]
+    monkeypatch.setattr(signals, "requested", lambda: signal.SIGTERM if stop[0] else None)
+    monkeypatch.setattr(loop, "_PIECE_SECONDS", 0)
+
+    def stopped(jobs: Sequence[Job], listener: executor.Listener) -> None:
+        progress = listener.progress
+
+        def progress_and_signal(job: Job, update: executor.Update, part: population.Part | None) -> None:
+            progress(job, update, part)
+            stop[0] = part is not None and part.point.step == 7
+
+        monkeypatch.setattr(listener, "progress", progress_and_signal)
+        executor.local(jobs, listener)
+
+    it = field(archives, tmp_path, 1, stopped)
+    with pytest.raises(signals.InterruptedRunError):
+        bring_up(it, one, 1)
+    stop[0] = False
+    assert (it.ledger.known(one[0]).step, it.ledger.known(one[0]).rows) == (8, [])
+    bring_up(it._replace(execute=executor.local), one, 1)
+    assert [row["epoch"] for row in it.ledger.known(one[0]).rows] == [1.0]
+
+
 def test_diverged_member_is_told_by_its_step_and_has_no_rows(archives: Path, tmp_path: Path) -> None:
     it = field(archives, tmp_path, 2, executor.local)
     wild = sweeping.make(archives).member({"optimizer.learning_rate": 1e30}, 0)
@@ -151,3 +180,6 @@ def test_diverged_member_is_told_by_its_step_and_has_no_rows(archives: Path, tmp
     assert (first.rows, first.diverged) == ([], 1)
     assert ([row["epoch"] for row in second.rows], second.diverged) == ([1.0], None)
     assert it.ledger.reached(MEMBERS[0], 2)
+    alone = it._replace(ledger=Ledger(tmp_path / "alone", it.dataset.fingerprint, pytest.fail))
+    bring_up(alone, MEMBERS[:1], 2)  # it is not trained on to its end
+    assert (alone.ledger.known(MEMBERS[0]).diverged, alone.ledger.known(MEMBERS[0]).step < 8) == (1, True)

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,8 +16,12 @@ from mmids_cnn.schema import leaf, named, one_of
 
 
 def _folder(expects: str) -> Any:
+    def holds(value: str) -> bool:
+        home = os.path.expanduser(value)  # noqa: PTH111, which raises where nobody has that home
+        return "\0" not in value and not home.startswith("~")
+
     # Data may move: what it is, its fingerprint tells.
-    return leaf(expects, lambda value: "\0" not in value, changes_result=False)
+    return leaf(expects, holds, changes_result=False)
 
 
 def _is_name(value: str) -> bool:

@@ -129,8 +129,9 @@ def _parse(
 ) -> None:
     for word in argv[: argv.index("--") if "--" in argv else None]:
         name = word.lstrip("-")
-        if _misses_value(word) and not isinstance((leaves or {}).get(name.removeprefix("config.")), bool):
-            raise explain.without_value(name, leaves)
+        value = (leaves or {}).get(name.removeprefix("config."))
+        if _misses_value(word) and (name in own or not isinstance(value, bool | None)):
+            raise ConfigError(f"--{name}: expected a value, got none; write --{name}=VALUE")
     try:
         _ARGUMENTS[:] = flags.FLAGS(argv)[1:]
     except (Exception, SystemExit) as error:  # config_flags raises many kinds
@@ -148,7 +149,8 @@ def _in_one_word(argv: Sequence[str]) -> list[str]:
     try:
         words = iter(flags.FLAGS.read_flags_from_files(argv, force_gnu=False))
     except (flags.Error, OSError, ValueError) as error:
-        raise ConfigError(f"--flagfile: expected a file of flags, got none: {error}; name another") from error
+        found = str(error).removeprefix("ERROR:: ")
+        raise ConfigError(f"--flagfile: expected a file of flags, got none: {found}; name another") from error
     joined = list[str]()
     for word in words:
         if word == "--":

@@ -29,8 +29,8 @@ def unparsable(
         if wrong := _no_leaf(name, leaves):
             return wrong
     if isinstance(error, flags.UnrecognizedFlagError):
-        if error.flagname.startswith("config."):
-            return ConfigError(f"--{error.flagname}: expected --config=FILE before it; try --config=base")
+        if error.flagname.startswith("config.") and "config" in own:
+            return ConfigError(f"--{error.flagname}: expected --config=FILE beside it; try --config=base")
         hint = schema.nearest(error.flagname, [*own, "help"])
         alike = [word for word in argv if word.startswith(f"-{error.flagname}")]
         if takes_arguments and alike:
@@ -40,12 +40,6 @@ def unparsable(
     if isinstance(error, flags.IllegalFlagValueError):
         return ConfigError(_value(message))
     return ConfigError(f"{message}; --help lists the flags")
-
-
-def without_value(name: str, leaves: Mapping[str, Any] | None) -> ConfigError:
-    """The error about a flag that needs a value and has none."""
-    what = f"--{name}: expected a value, got none; write --{name}=VALUE"
-    return _no_leaf(name, leaves) or ConfigError(what)
 
 
 def stray(word: str) -> ConfigError:

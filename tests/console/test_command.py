@@ -15,7 +15,7 @@ import pytest
 from experiments import base
 from mmids_cnn import schema
 from mmids_cnn.console.terminal import MODES
-from tests.support import forking, idx_files
+from tests.support import forking, idx_files, lines
 from tests.support.suite import CommandLine
 
 ROOT = Path(__file__).parents[2]
@@ -111,13 +111,15 @@ MISTAKES: dict[str, str] = {
     "--config=mine.py:a": r"--config: .*takes 0 positional arguments but 1 was given.*",
     "--config=a-file": r"--config: expected a-file to define get_config\(\), .*",
     "--config=wrong.py": r"config\.optimizer\.learning_rate: expected a finite number > 0, got -1\.0; .*",
-    "--config.seed=1": r"--config\.seed: expected --config=FILE before it; try --config=base",
+    "--config.seed=1": r"--config\.seed: expected --config=FILE beside it; try --config=base",
     "BASE --workdir=a-file": r"workdir: expected a folder that can be written, found a-file; set --wor",
     "BASE --workdir=a-file/below": r"workdir: expected a folder that can be written, found a-file; .*",
     "BASE --workdir=/proc": r"workdir: expected a folder that can be written, found /proc; .*",
     "BASE --workdir=/proc/new": r"workdir: expected a folder that can be written, found /proc; .*",
     f"BASE --workdir={'x' * 300}": r"workdir: expected a folder that can be written, .*",
     "BASE --config.dataset.archives=missing": r"dataset\.archives: expected .*, found none at missing",
+    "BASE --config.dataset.archives=~nobody-of-that-name": r"config\.dataset\.archives: expected a folder .*",
+    "BASE --config.dataset.data_dir=~nobody-of-that-name": r"config\.dataset\.data_dir: expected a folder.*",
     "BASE --config.dataset.archives=.": r"\.: expected an archive such as train-images-.*, found none",
     f"BASE --config.dataset.archives={'x' * 300}": r"dataset\.archives: expected .*, found none at xx",
     f"--config={'x' * 300}": r"--config: expected a config file, found none at 'xx",
@@ -147,19 +149,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def no_jax(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PYTHONPATH by which importing JAX ends the process."""
-    folder = tmp_path_factory.mktemp("no_jax")
-    (folder / "jax.py").write_text("raise SystemExit('JAX was imported')")
-    return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
-
-
-# All that a command imports, but for itself.
-IMPORTS = """
-from absl import flags
-from ml_collections import config_flags
-from mmids_cnn.console import command, signals, terminal
-from mmids_cnn.runs import folder
-from mmids_cnn.sweeps import config, sweep
-"""
+    return lines.without_jax(tmp_path_factory.mktemp("no_jax"))
 
 
 @pytest.fixture(scope="session")
@@ -168,7 +158,7 @@ def forked(
 ) -> Iterator[forking.Forking]:
     """Runs commands as `command_line` does, without JAX, in a third of the time: imports are done before."""
     folder = tmp_path_factory.mktemp("forked")
-    with forking.started(folder, IMPORTS, TFDS_DATA_DIR=str(data_dir), PYTHONPATH=no_jax) as it:
+    with forking.started(folder, lines.IMPORTS, TFDS_DATA_DIR=str(data_dir), PYTHONPATH=no_jax) as it:
         yield it
 
 
@@ -260,6 +250,8 @@ def test_commands_without_arguments_refuse_them(command_line: CommandLine, no_ja
     done = command_line(command, "stray", PYTHONPATH=no_jax)
     assert done.stderr == "error: expected flags only, got the argument 'stray'; remove it\n"
     assert done.returncode == 2
+    done = command_line(command, "--config.seed=1", PYTHONPATH=no_jax)
+    assert done.stderr.startswith("error: --config.seed: no such flag; valid names: ")
 
 
 def test_picture_whose_name_is_like_a_flag(forked: forking.Forking, tmp_path: Path) -> None:
@@ -506,8 +498,8 @@ def test_spellings_of_flags(resolved: Resolved, tmp_path: Path) -> None:
     twice = ["--config.model.channels=4,6", "--config.model.channels=4,7"]
     for pair in (twice, [word for both in twice for word in both.split("=")]):  # with = and without
         assert resolved(tmp_path, f"--config={BASE}", *pair)[0]["model.channels"] == (4, 7)
-    lines = "\n".join(["--config.model.channels=4,5", "--config.optimizer.b1", "0.5"])
-    (tmp_path / "flags").write_text(lines)
+    of_file = "\n".join(["--config.model.channels=4,5", "--config.optimizer.b1", "0.5"])
+    (tmp_path / "flags").write_text(of_file)
     leaves = resolved(tmp_path, f"--config={BASE}", twice[0], "--flagfile=flags", "--config.seed", "7")[0]
     assert leaves == LEAVES | {"model.channels": (4, 5), "optimizer.b1": 0.5, "seed": 7}
     assert resolved(tmp_path, f"--config={BASE}", "--workdir=")[1] == "runs/base"
@@ -560,3 +552,7 @@ def test_importing_the_commands_does_nothing(tmp_path: Path, no_jax: str) -> Non
         check=True,
     )
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_lines_that_are_wrong_at_random(forked: forking.Forking, tmp_path: Path) -> None:
+    assert lines.try_out(forked, tmp_path, 30)["wrong"] >= 10

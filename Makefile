@@ -65,7 +65,8 @@ sweeps: setup ## time populations beside single runs; run experiments/lr_sweep.p
 	$(BIN)/python tests/benchmarks/halving.py
 	$(BIN)/python tests/benchmarks/table.py
 
-torture: setup ## kill ROUNDS runs (100) at random moments, damage 200 files, compare all bits; minutes
+torture: setup ## break ROUNDS runs and sweeps (100), damage as many files, type 500 wrong lines; minutes
+	$(BIN)/python -m tests.support.lines --number 500
 	$(BIN)/python -m tests.promises.torture --rounds $${ROUNDS:-100}
 	$(BIN)/python tests/benchmarks/table.py
 

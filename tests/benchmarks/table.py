@@ -204,13 +204,13 @@ def saving_rows(record: Mapping) -> Rows:
 
 
 def torture_rows(record: Mapping) -> Rows:
-    """How many runs were broken, files damaged, and what went wrong."""
+    """How many runs and sweeps were broken, files damaged, and what went wrong."""
     caption = (
         f"`{record['command']}`, {record['device']['kind']}, {record['device']['cores']} cores, seed "
         f"{record['seed']}, {record['seconds'] / 60:.0f} minutes:"
     )
-    names = ("rounds", "kills", "mismatches", "failures", "tracebacks", "corruptions", "detected", "harmless")
-    header = [*names, "undetected"]
+    header = ["rounds", "hits", "full disks", "damages", "mended", "refused", "harmless"]
+    header += ["mismatches", "undetected", "failures", "tracebacks", "hangs"]
     return caption, header, [[str(record[name]) for name in header]]
 
 

@@ -179,7 +179,10 @@ def check(path: str, leaf: Leaf, value: Any) -> Any:
     """
     hint, rule = leaf
     if isinstance(value, str) and not _is_utf8(value):
-        raise ConfigError(f"config.{path}: expected a text in UTF-8, got {value!a}; change it")
+        raise ConfigError(
+            f"config.{path}: expected a text in UTF-8, got {value!a}; set --config.{path}=... or change the "
+            "config file"
+        )
     if typing.get_origin(hint) is tuple:
         value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         element = typing.get_args(hint)[0]

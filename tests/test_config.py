@@ -22,8 +22,11 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "seed": ([0, 2**32 - 1], [-1, 2**32, 1.0, True, "1", None, (1,)]),
     "num_epochs": ([1, 1000], [0, -1, 1.5, 1.0, True, "1", None, NAN]),
     "batch_size": ([1, 128], [0, -128, 128.0, False, "128", None]),
-    "dataset.name": (["mnist", "emnist/letters:3.1.0"], ["", " ", "\t", "a\0b", 1, None, True]),
-    "dataset.data_dir": (["", "~/x y"], ["a\0b", None, 1, ("a",)]),
+    "dataset.name": (
+        ["mnist", "emnist/letters:3.1.0", "x" * 200],
+        ["", " ", "\t", "a\0b", ".", "a/..", "/a", "x" * 201, "\udcff", 1, None, True],
+    ),
+    "dataset.data_dir": (["", "~/x y"], ["a\0b", "~nobody-of-that-name", "\udcff", None, 1, ("a",)]),
     "dataset.archives": (["", "ä/b"], ["a\0b", None, 1]),
     "dataset.validation_examples": ([0, 59_999], [-1, 0.5, 5.0, True, "5", None]),
     "dataset.placement": (["auto", "resident", "streamed"], ["", "AUTO", "gpu", None, 1]),
@@ -99,14 +102,17 @@ def nested(leaves: dict[str, Any]) -> dict[str, Any]:
 
 
 fractions = st.floats(0, 0.999)
+folders = st.text(st.characters(codec="utf-8", exclude_characters="\0")).filter(
+    lambda text: not text.startswith("~")
+)
 experiments = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**32 - 1),
         "num_epochs": st.integers(1, 10**6),
         "batch_size": st.integers(1, 10**6),
         "dataset.name": st.sampled_from(["mnist", "emnist/letters", "ä b"]),
-        "dataset.data_dir": st.text(st.characters(exclude_characters="\0")),
-        "dataset.archives": st.text(st.characters(exclude_characters="\0")),
+        "dataset.data_dir": folders,
+        "dataset.archives": folders,
         "dataset.validation_examples": st.integers(0, 10**6),
         "model.channels": st.lists(st.integers(1, 512), min_size=1, max_size=5),
         "model.kernel_size": st.integers(0, 10).map(lambda half: 2 * half + 1),

@@ -9,6 +9,9 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
+from mmids_cnn import dotted
+from mmids_cnn.errors import ConfigError
+
 
 def cross_entropy(
     logits: Float[Array, "*n classes"],
@@ -53,3 +56,20 @@ LOSSES: dict[str, Loss] = {
     "cross_entropy": lambda logits, labels, h: cross_entropy(logits, labels, h.label_smoothing),
     "squared_error": lambda logits, labels, h: squared_error(logits, labels, h.label_smoothing),
 }
+
+
+def each(
+    name: str, logits: Float[Array, "n classes"], labels: Int32[Array, " n"], h: Any
+) -> Float[Array, " n"]:
+    """The loss of a name in `config.train.loss`, one value an example.
+
+    Raises:
+      ConfigError: it is one of your own that cannot be imported, raises, or gives something else.
+    """
+    function, expected = dotted.look_up(LOSSES, name, "train.loss"), "one float for each example"
+    found = dotted.array(function, "train.loss", name, expected, labels.shape, logits, labels, h)
+    if not jnp.issubdtype(found.dtype, jnp.floating):  # its gradient would be zero
+        raise ConfigError(
+            f"config.train.loss: expected {expected}, got {found.dtype} from {name!r}; correct it"
+        )
+    return found

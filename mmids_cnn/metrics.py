@@ -107,9 +107,13 @@ def label(name: str) -> str:
 
 
 def valid(names: Sequence[str]) -> bool:
-    """Whether `config.eval.metrics` may be so: known or dotted names that differ, and those of `ALWAYS`."""
+    """Whether `config.eval.metrics` may be so: known or dotted names that differ, and those of `ALWAYS`.
+
+    None is called `count`, which in results is the number of examples.
+    """
     known = all(name in METRICS or dotted.is_dotted(name) for name in names)
-    return known and len(set(map(label, names))) == len(names) and set(ALWAYS) <= set(names)
+    labels = {*map(label, names), "count"}
+    return known and len(labels) == len(names) + 1 and set(ALWAYS) <= set(names)
 
 
 def confusion(

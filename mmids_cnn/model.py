@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from mmids_cnn import config as config_lib
@@ -62,47 +63,58 @@ def _make(
     cls = dotted.load(source, "model.name")
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise dotted.wrong("model.name", name, "a Linen module", cls)
-    known = [field.name for field in dataclasses.fields(cls) if field.name not in ("parent", "name")]
+    known = [field.name for field in dataclasses.fields(cls)]
+    known = [field for field in known if field not in ("parent", "name", "num_classes")]
     for field in fields:
         if field not in known:
             raise ConfigError(
                 f"config.model.{field}: expected a field of {source}, which has {', '.join(known)}; remove it"
             )
     try:
-        module = cls(num_classes=num_classes, **fields)
-        network = Network(module, num_classes, precision)
-        _require_logits(network, image_shape, name)
+        network = Network(cls(num_classes=num_classes, **fields), num_classes, precision)
+        _require_usable(network, image_shape, name)
     except ConfigError:
         raise
     except Exception as error:  # of code that is not ours, which may raise anything
-        what = " ".join(str(error).split())
-        blame = f"{type(error).__name__}: {what}"
         if name in NETWORKS and type(error) is ValueError:
-            raise ConfigError(f"config.model.{what}") from error
-        raise ConfigError(
-            f"config.model.name: expected a network that can be applied to {'x'.join(map(str, image_shape))} "
-            f"images, got {name!r}, which raised {blame}; correct it, or its fields"
-        ) from error
+            raise ConfigError(f"config.model.{' '.join(str(error).split())}") from error
+        expected = f"a network that can be applied to {'x'.join(map(str, image_shape))} images"
+        raise dotted.raised("model.name", name, expected, error, "correct it, or its fields") from error
     return network
 
 
-def _require_logits(network: Network, image_shape: tuple[int, ...], name: str) -> None:
+def _require_usable(network: Network, image_shape: tuple[int, ...], name: str) -> None:
+    """Raises `ConfigError` unless a network gives logits, training or not, and has parameters to train."""
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
 
     def run(images: Array) -> Any:
-        variables = network.module.init(jax.random.key(0), images, train=False)
-        rngs = {"dropout": jax.random.key(0)}
-        valid = jnp.ones(2, bool)
+        key = jax.random.key(0)
+        scored, variables = network.module.init_with_output(key, images, train=False)
+        more: dict[str, Any] = {"valid": jnp.ones(2, bool), "rngs": {"dropout": key}}
         mutable = [collection for collection in variables if collection != "params"]
-        return network.module.apply(variables, images, train=True, valid=valid, rngs=rngs, mutable=mutable)[0]
+        trained = network.module.apply(variables, images, train=True, mutable=mutable, **more)[0]
+        return {"train=True": trained, "train=False": scored}, variables
 
-    logits: Any = jax.eval_shape(run, images)
-    found = f"{logits.dtype} {logits.shape}" if hasattr(logits, "shape") else type(logits).__name__
-    if found != f"float32 {(2, network.classes)}":
+    outputs: Any
+    outputs, variables = jax.eval_shape(run, images)
+    for how, logits in outputs.items():
+        found = f"{logits.dtype} {logits.shape}" if hasattr(logits, "shape") else type(logits).__name__
+        if found != f"float32 {(2, network.classes)}":
+            raise ConfigError(
+                f"config.model.name: expected float32 logits of shape {(2, network.classes)} for 2 images "
+                f"and {network.classes} classes, got {found} from {name!r} with {how}; correct its __call__"
+            )
+    if not jax.tree.leaves(variables.get("params")):
         raise ConfigError(
-            f"config.model.name: expected float32 logits of shape {(2, network.classes)} for 2 images and "
-            f"{network.classes} classes, got {found} from {name!r}; correct its __call__"
+            f"config.model.name: expected a network with parameters to train, got none from {name!r}; "
+            "correct it"
         )
+    for path in traverse_util.flatten_dict(variables):
+        if "/" in "".join(path):  # paths of arrays are joined by it in checkpoints and fingerprints
+            raise ConfigError(
+                f"config.model.name: expected names of layers without '/', got {path!r} in {name!r}; "
+                "rename it"
+            )
 
 
 def init(network: Network, key: PRNGKeyArray, image_shape: tuple[int, ...]) -> Variables:

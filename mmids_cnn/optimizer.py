@@ -4,12 +4,14 @@ from collections import namedtuple
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int32
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import dotted, schema
+from mmids_cnn.errors import ConfigError
 
 if TYPE_CHECKING:
     Hyperparams = Any
@@ -22,6 +24,14 @@ def hyperparams(experiment: config_lib.Experiment) -> Hyperparams:
     """The traced numbers of an experiment."""
     values = schema.flatten(experiment)
     return Hyperparams(*(_traced(values[name]) for name in config_lib.TRACED))
+
+
+def abstract() -> Hyperparams:
+    """The shapes and dtypes of `hyperparams`."""
+    kinds = {int: jnp.uint32, float: jnp.float32}
+    return Hyperparams(
+        *(jax.ShapeDtypeStruct((), kinds[config_lib.LEAVES[name].hint]) for name in config_lib.TRACED)
+    )
 
 
 def _traced(value: float | int) -> Array:
@@ -57,11 +67,15 @@ def learning_rate(
 
     Every schedule rises linearly over the first `warmup_fraction * total_steps` steps, then follows its row
     of `SCHEDULES`.
+
+    Raises:
+      ConfigError: the schedule is one of your own that raises, or gives something else than a number.
     """
     warmup = h.warmup_fraction * total_steps
     rise = jnp.where(step < warmup, (step + 1) / jnp.maximum(warmup, 1), 1.0)
     passed = jnp.clip((step - warmup) / jnp.maximum(total_steps - warmup, 1), 0, 1)
-    fall = dotted.look_up(SCHEDULES, schedule, "optimizer.schedule")(passed)
+    function = dotted.look_up(SCHEDULES, schedule, "optimizer.schedule")
+    fall = dotted.array(function, "optimizer.schedule", schedule, "a factor of the learning rate", (), passed)
     return h.learning_rate * jnp.minimum(rise, 1) * fall
 
 
@@ -69,9 +83,48 @@ def make(name: str, h: Hyperparams, rate: Float[Array, ""]) -> optax.GradientTra
     """The optax optimizer for one step at learning rate `rate`; its state does not depend on `h`.
 
     Raises:
-      ConfigError: it is one of your own, and makes no optax optimizer.
+      ConfigError: it is one of your own that raises, or makes no optax optimizer.
     """
-    made = dotted.look_up(OPTIMIZERS, name, "optimizer.name")(h, rate)
+    function, expected = dotted.look_up(OPTIMIZERS, name, _LEAF), "a function that returns an optax optimizer"
+    made = dotted.call(function, _LEAF, name, expected, h, rate)
     if not isinstance(made, optax.GradientTransformation):
-        raise dotted.wrong("optimizer.name", name, "a function that returns an optax optimizer", made)
+        raise dotted.wrong(_LEAF, name, expected, made)
     return made
+
+
+def init(name: str, h: Hyperparams, params: Any) -> optax.OptState:
+    """The optimizer's state before the first step.
+
+    Raises:
+      ConfigError: see `make`.
+    """
+    return dotted.call(make(name, h, h.learning_rate).init, _LEAF, name, _OF_PARAMETERS, params)
+
+
+def update(
+    name: str, h: Hyperparams, rate: Float[Array, ""], gradient: Any, state: optax.OptState, params: Any
+) -> tuple[Any, optax.OptState]:
+    """Parameters and the optimizer's state after a step at learning rate `rate`.
+
+    Raises:
+      ConfigError: see `make`; or it is one of your own that changes the form of its state or of parameters.
+    """
+
+    def step() -> tuple[Any, optax.OptState]:
+        updates, after = make(name, h, rate).update(gradient, state, params)
+        return optax.apply_updates(params, updates), after
+
+    after = dotted.call(step, _LEAF, name, _OF_PARAMETERS)
+    if _form(after) != _form((params, state)):
+        raise ConfigError(
+            f"config.{_LEAF}: expected {_OF_PARAMETERS}, got {name!r}, which changes the shape or dtype of "
+            "its state or of parameters; correct it"
+        )
+    return after
+
+
+_LEAF, _OF_PARAMETERS = "optimizer.name", "an optimizer of these parameters"
+
+
+def _form(tree: Any) -> Any:
+    return jax.tree.structure(tree), [(jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree)]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from mmids_cnn import metrics
+from mmids_cnn import dotted, metrics
 
 
 class Sums(flax.struct.PyTreeNode):
@@ -60,10 +60,15 @@ def add_up(
     labels: Int32[Array, " n"],
     valid: Bool[Array, " n"],
 ) -> Sums:
-    """The sums of the metrics of some names over the examples where `valid` is true."""
+    """The sums of the metrics of some names over the examples where `valid` is true.
+
+    Raises:
+      ConfigError: a metric of your own raises, or gives something else than one value an example.
+    """
     totals = {}
     for name in names:
-        each = metrics.metric(name).each(logits, labels)
+        function, expected = metrics.metric(name).each, "a metric with one value for each example"
+        each = dotted.array(function, "eval.metrics", name, expected, labels.shape, logits, labels)
         if each.dtype == jnp.bool_:
             totals[metrics.label(name)] = (each & valid).sum(dtype=jnp.int32)
         else:

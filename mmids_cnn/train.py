@@ -14,7 +14,7 @@ from flax import serialization, traverse_util
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, dotted, keys, losses, model, optimizer, sums
+from mmids_cnn import data, keys, losses, model, optimizer, sums
 from mmids_cnn.devices import compilation, cores, device, microbatches
 from mmids_cnn.errors import ConfigError
 
@@ -103,7 +103,7 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
     # Statistics of a batch are those of all of it, so that its examples have to stay together.
     whole = model.has_state(network, dataset.image_shape)
     cut = microbatches.cut(size, math.prod(dataset.image_shape[:2]))
-    return Program(
+    made = Program(
         network=network,
         optimizer=settings.name,
         schedule=settings.schedule,
@@ -113,6 +113,22 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
         total_steps=0 if timeless else steps_per_epoch(len(split.labels), size) * experiment.num_epochs,
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
     )
+    if config_lib.sources(experiment):
+        _require_usable(made, dataset.image_shape)
+    return made
+
+
+@functools.lru_cache(maxsize=64)
+def _require_usable(program: Program, image_shape: tuple[int, ...]) -> None:
+    """Raises `ConfigError` unless metrics, loss, schedule and optimizer can be used; nothing is computed."""
+
+    def run(h: optimizer.Hyperparams) -> None:
+        state = init_from(h, program, image_shape)
+        losses.each(program.loss, jnp.zeros((2, program.network.classes)), jnp.zeros(2, jnp.int32), h)
+        rate = optimizer.learning_rate(program.schedule, program.total_steps, h, state.step)
+        optimizer.update(program.optimizer, h, rate, state.params, state.opt_state, state.params)
+
+    jax.eval_shape(run, optimizer.abstract())
 
 
 def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, members: int = 1) -> None:
@@ -191,7 +207,7 @@ def init_from(h: optimizer.Hyperparams, program: Program, image_shape: tuple[int
         step=jnp.int32(0),
         params=params,
         collections=variables,
-        opt_state=optimizer.make(program.optimizer, h, h.learning_rate).init(params),
+        opt_state=optimizer.init(program.optimizer, h, params),
         sums=sums.zero(program.metrics, program.network.classes),
         nonfinite=jnp.int32(0),
         h=h,
@@ -244,7 +260,7 @@ def loss_fn(
     key = jax.random.fold_in(key, position[0])  # each slice draws its own
     variables = {"params": params, **collections}
     logits, collections = model.apply_train(program.network, variables, batch.images, batch.valid, key)
-    each = dotted.look_up(losses.LOSSES, program.loss, "train.loss")(logits, batch.labels, h)
+    each = losses.each(program.loss, logits, batch.labels, h)
     loss = jnp.where(batch.valid, each, 0).sum() / count
     return loss, (sums.add_up(program.metrics, logits, batch.labels, batch.valid), collections)
 
@@ -274,11 +290,9 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, sums.Sums]:
     shared = (state.params, batch.valid.sum(), h, state.step)
     (loss, (batch_sums, collections)), gradient = add_up((batch, position), *shared)
     rate = optimizer.learning_rate(program.schedule, program.total_steps, h, state.step)
-    updates, opt_state = optimizer.make(program.optimizer, h, rate).update(
-        gradient, state.opt_state, state.params
-    )
+    params, opt_state = optimizer.update(program.optimizer, h, rate, gradient, state.opt_state, state.params)
     proposed = state.replace(
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         collections=collections,
         opt_state=opt_state,
         sums=state.sums + batch_sums,
@@ -300,9 +314,10 @@ def trained(state: TrainState) -> dict[str, Any]:
     """What training has made of the network, which a fingerprint is taken of: all variables, as nested dicts.
 
     Parameters are under their own paths (`Dense_0/bias`), other variables under their collection's
-    (`batch_stats/BatchNorm_0/mean`).
+    (`batch_stats/BatchNorm_0/mean`), or one that says so, where a layer has the name of a collection.
     """
-    return {**serialization.to_state_dict(state.params), **serialization.to_state_dict(state.collections)}
+    params, others = map(serialization.to_state_dict, (state.params, state.collections))
+    return params | {f"{x} (collection)" if x in params else x: others[x] for x in others}
 
 
 _BEFORE = {"sums/loss": "sums/totals/loss", "sums/correct": "sums/totals/accuracy"}

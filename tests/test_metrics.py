@@ -53,6 +53,12 @@ def test_own_metric_has_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         metrics.metric("half:mine")
 
 
+def test_names_of_metrics() -> None:
+    assert metrics.valid(("loss", "accuracy", "mine:top_2"))
+    for more in ("f1", "loss", "mine:loss", "mine:count"):  # the last is the number of examples in results
+        assert not metrics.valid(("loss", "accuracy", more))
+
+
 def test_confusion_counts_by_true_and_predicted_class(mnist: data.Dataset) -> None:
     labels = mnist.splits["test"].labels
     predictions = (labels + (np.arange(len(labels)) % 3 == 0)) % 10

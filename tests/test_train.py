@@ -10,6 +10,7 @@ import pytest
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, losses, model, train
 from mmids_cnn.devices import microbatches
+from mmids_cnn.storage import digests as stored
 from tests.support import oracles
 from tests.support.oracles import U
 from tests.support.suite import BatchOf, Vary, digests, step
@@ -96,6 +97,15 @@ def test_sums_add_up_over_steps_and_restart_with_the_epoch(
     again = train.begin_epoch(state)
     assert digests(again.sums) == digests(start.sums)
     assert digests(again.replace(sums=state.sums)) == digests(state)
+
+
+def test_a_fingerprint_is_of_all_variables(start: train.TrainState) -> None:
+    """Parameters keep their paths where a collection has the name of a layer."""
+    alone = [path for path, _ in stored.leaves(train.trained(start))]
+    for name in ("statistics", "Dense_0"):
+        state = start.replace(collections={name: {"kernel": jnp.ones(3)}})
+        paths = [path for path, _ in stored.leaves(train.trained(state))]
+        assert {*alone} < {*paths} and len(paths) == len(alone) + 1
 
 
 def test_label_smoothing_draws_targets_towards_the_mean(start: train.TrainState, batch_of: BatchOf) -> None:

@@ -2,6 +2,8 @@
 
 A network is any Linen module that is called as `module(images, *, train=False, valid=None)`: uint8 images
 `[n, height, width, channels]` in, logits `[n, classes]` out, where `valid` is false the example is padding.
+A batch is cut into slices, on a CPU of 32 examples, unless the network has other variables than parameters
+(`batch_stats` for one): without such state, no example may depend on the others of its batch.
 """
 
 import dataclasses

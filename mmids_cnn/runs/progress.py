@@ -16,11 +16,11 @@ def introduce(
     """Shows what is about to be trained, on what, with what.
 
     Raises:
-      ConfigError: the network does not fit the images, or the memory.
+      ConfigError: the network does not fit the images, or the memory, or something of one's own cannot be used.
       DeviceError: there is no device of the platform asked for.
     """
     terminal.close()
-    network = train.make_network(experiment, dataset)
+    network = train.program(experiment, dataset).network
     terminal.note(device.describe(device.found()))
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
     train.require_memory(experiment, dataset)

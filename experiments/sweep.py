@@ -32,7 +32,9 @@ def get_config() -> ConfigDict:
     config.sweep.trials = 0  # settings tried; for a grid 0, all of it
     config.sweep.batch = 8  # settings that "tpe" suggests before it sees the results of any of them; >= 1
     config.sweep.seeds = 1  # trainings of each setting: seed, seed + 1, ..., the same for all; >= 1
-    config.sweep.metric = "validation/accuracy"  # or "validation/loss": of the last epoch, mean over seeds
+    config.sweep.metric = (
+        "validation/accuracy"  # or another of eval.metrics: of the last epoch, mean over seeds
+    )
     config.sweep.direction = "maximize"  # "minimize" for a loss
 
     config.sweep.population = 16  # trainings at once, as one program; >= 1; changes results by rounding alone

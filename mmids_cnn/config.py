@@ -125,7 +125,7 @@ class Eval:
 
     metrics: tuple[str, ...] = leaf(
         f"different names of {', '.join(map(repr, metrics.METRICS))} or 'module:attribute' of your own, "
-        "'loss' and 'accuracy' among them",
+        "'loss' and 'accuracy' among them, none called 'count'",
         lambda value: metrics.valid(value),
         before=("loss", "accuracy"),
     )
@@ -176,8 +176,8 @@ def resolve(config: Mapping[str, Any] | ConfigDict, *, recorded: bool = False) -
     Args:
       config: the whole tree, as `get_config()` of an experiment file returns it, or as `config.json` has it,
         whose digest of itself, `self`, is no leaf.
-      recorded: it is a record of a run, of an earlier version perhaps: a leaf that is new has in it the value
-        that stands for what was done before.
+      recorded: it is of an earlier version, perhaps, a record of a run or an experiment file: a leaf that is
+        new and not there has the value that stands for what was done before.
 
     Returns:
       The experiment; equal trees give equal (and hashable) experiments.
@@ -222,7 +222,7 @@ def check(name: str, value: Any, path: str, model: Model) -> Any:
 
 
 def sources(experiment: Experiment) -> dict[str, str]:
-    """What of the experiment's is not this package's: dotted names, by the leaf that holds them."""
+    """What of the experiment's is not this package's: dotted names, each with the leaf that holds it."""
     leaves = {
         "model.name": experiment.model.name,
         "optimizer.name": experiment.optimizer.name,
@@ -230,12 +230,12 @@ def sources(experiment: Experiment) -> dict[str, str]:
         "train.loss": experiment.train.loss,
     }
     leaves |= {f"eval.metrics[{i}]": name for i, name in enumerate(experiment.eval.metrics)}
-    return {path: name for path, name in leaves.items() if dotted.is_dotted(name)}
+    return {name: path for path, name in leaves.items() if dotted.is_dotted(name)}
 
 
-def require_sources(experiment: Experiment) -> None:
-    """Raises `ConfigError` unless the source of all that is not this package's can be found."""
-    for path, name in sources(experiment).items():
+def require_sources(sources: Mapping[str, str]) -> None:
+    """Raises `ConfigError` unless all that is not this package's, as `sources` has it, can be found."""
+    for name, path in sources.items():
         dotted.require_source(name, path)
 
 

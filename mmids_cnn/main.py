@@ -19,8 +19,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mmids_cnn import config as config_lib
-from mmids_cnn.console import command
+from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import MODES, Terminal
+from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import run
 from mmids_cnn.sweeps import config as sweep_config
 from mmids_cnn.sweeps import sweep
@@ -33,13 +34,14 @@ def define_flags() -> None:
 
 
 def main(config: ConfigDict, path: Path) -> None:
-    """Resolves the configuration of an experiment file and runs it."""
+    """Resolves the configuration of an experiment file, perhaps of an earlier version, and runs it."""
+    experiment_file.add_roots(run_folder.source_roots(path.parent))  # the winner of a sweep lies beside them
     workdir = Path(flags.FLAGS.workdir or Path("runs") / path.stem)
     terminal = Terminal(flags.FLAGS.progress)
     if sweep_config.is_sweep(config):
-        sweep.execute(sweep_config.resolve(config), workdir, terminal)
+        sweep.execute(sweep_config.resolve(config, recorded=True), workdir, terminal)
     else:
-        run.execute(config_lib.resolve(config), workdir, terminal)
+        run.execute(config_lib.resolve(config, recorded=True), workdir, terminal)
 
 
 if __name__ == "__main__":

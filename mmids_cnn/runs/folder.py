@@ -165,10 +165,15 @@ def provenance(workdir: Path) -> dict[str, Any]:
     return _intact(workdir, PROVENANCE) or {}
 
 
+def sources(workdir: Path) -> dict[str, dict[str, Any]]:
+    """The sources of what is not this package's, as the provenance of a run or sweep has them."""
+    found = provenance(workdir).get("sources", {})
+    return {name: one for name, one in found.items() if {"root", "sha256"} <= one.keys()}
+
+
 def source_roots(workdir: Path) -> list[str]:
-    """The folders from which a run imported what is not this package's, as its provenance has them."""
-    sources = provenance(workdir).get("sources", {})
-    return [str(source["root"]) for source in sources.values()] if isinstance(sources, dict) else []
+    """The folders from which a run or sweep imported what is not this package's."""
+    return [str(source["root"]) for source in sources(workdir).values()]
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,16 @@ _NO_BITS = re.compile(
 )
 
 
-def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[str, Any]:
-    """Everything that a run's bits may depend on, as plain values fit for JSON."""
+def collect(
+    experiment: config_lib.Experiment, dataset: data.Dataset, names: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Everything that a run's bits may depend on, as plain values fit for JSON.
+
+    Args:
+      experiment: what is run.
+      dataset: on what.
+      names: dotted names beside the experiment's own, those that a sweep tries.
+    """
     commit, dirty = git()
     return {
         "command": [sys.executable, *sys.orig_argv[1:]],
@@ -51,7 +59,7 @@ def collect(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[st
             "num_classes": dataset.num_classes,
         },
         "seed": experiment.seed,
-        "sources": sources(experiment),
+        "sources": sources({**config_lib.sources(experiment), **dict.fromkeys(names)}),
     }
 
 
@@ -80,12 +88,9 @@ def _settings_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict
     return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
 
 
-def sources(experiment: config_lib.Experiment) -> dict[str, dict[str, str | None]]:
-    """What of the experiment's is not this package's: by dotted name, the folder it is in and its SHA-256."""
-    return {
-        name: {"root": str(dotted.root(name)), "sha256": dotted.digest(name)}
-        for name in config_lib.sources(experiment).values()
-    }
+def sources(names: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """The sources of dotted names: for each the folder it is in and its SHA-256."""
+    return {name: {"root": str(dotted.root(name)), "sha256": dotted.digest(name)} for name in names}
 
 
 def versions() -> dict[str, str]:

@@ -35,7 +35,7 @@ def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal
         terminal.say(f"{workdir}: finished already; its result:")
         terminal.say(run_folder.summary(finished, workdir))
         return finished
-    config_lib.require_sources(experiment)
+    config_lib.require_sources(config_lib.sources(experiment))
     dataset = data.load(experiment.dataset, terminal.report)
     seconds = time.perf_counter() - started
 

@@ -88,7 +88,7 @@ def _train(
     meta = {
         "config": config_lib.to_dict(experiment),
         "data": dataset.fingerprint,
-        "sources": provenance.sources(experiment),
+        "sources": provenance.sources(config_lib.sources(experiment)),
         "rows": rows,
     }
     per_epoch = train.steps_per_epoch(len(dataset.splits["train"].labels), experiment.batch_size)

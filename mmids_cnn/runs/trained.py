@@ -4,6 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+from flax import serialization, traverse_util
+
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, model
 from mmids_cnn.errors import RunError
@@ -37,7 +40,7 @@ def load(
       warn: told of each checkpoint that is damaged and passed over, and of a source that changed since.
 
     Raises:
-      RunError: there is no checkpoint, or the one asked for is not there or not whole.
+      RunError: there is no checkpoint, or the one asked for is not there, not whole or of another network.
       ConfigError: the network is one of your own that cannot be imported any more.
     """
     folder = workdir / run_folder.CHECKPOINTS
@@ -67,8 +70,19 @@ def load(
             f"differs in {', '.join(changed)}; put the right file back"
         )
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    for name, source in provenance.sources(experiment).items():
+    for name, source in provenance.sources(config_lib.sources(experiment)).items():
         if source["sha256"] != found.meta.get("sources", {}).get(name, source)["sha256"]:
             warn(f"the source of {name} was changed since {workdir} was trained")
-    variables = {"params": found.tree["params"], **(found.tree.get("collections") or {})}
-    return Trained(network, variables, found.step)
+    saved = {"params": found.tree["params"], **(found.tree.get("collections") or {})}
+    fresh = jax.eval_shape(lambda: model.init(network, jax.random.key(0), dataset.image_shape))
+    if _shapes(saved) != _shapes(fresh):
+        raise RunError(
+            f"{workdir}: expected variables of the network that was trained, found another of its name; put "
+            f"the source of {experiment.model.name} back"
+        )
+    return Trained(network, serialization.from_state_dict(fresh, saved), found.step)
+
+
+def _shapes(variables: model.Variables) -> dict[tuple[str, ...], tuple[int, ...]]:
+    flat = traverse_util.flatten_dict(serialization.to_state_dict(variables))
+    return {path: array.shape for path, array in flat.items()}

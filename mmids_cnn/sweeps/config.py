@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import schema
+from mmids_cnn import metrics, schema
 from mmids_cnn.config import Experiment
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.sweeps import space
@@ -85,6 +85,11 @@ def _axis(experiment: Experiment, name: str, text: Any) -> Axis:
         raise ConfigError(f"{where}: no such config leaf; {schema.nearest(name, leaves)}")
     if name == "seed":
         raise ConfigError(f"{where}: expected no seed here, got {text!r}; set config.sweep.seeds to how many")
+    if name == "model.name":
+        raise ConfigError(
+            f"{where}: expected no network here, whose fields are other leaves, got {text!r}; leave it out, "
+            "and train each with a sweep of its own"
+        )
     if not name.startswith(_SWEPT):
         raise ConfigError(
             f"{where}: expected a leaf that training depends on, got one of {name.split('.')[0]}; leave it "
@@ -126,6 +131,12 @@ def _check_combinations(plan: Plan) -> None:
 
 def _check_search(plan: Plan) -> None:
     sweep = plan.sweep
+    label = sweep.metric.rpartition("/")[2]
+    if label not in map(metrics.label, plan.experiment.eval.metrics):
+        raise ConfigError(
+            f"config.sweep.metric: expected one of config.eval.metrics, {plan.experiment.eval.metrics}, got "
+            f"{sweep.metric!r}; add {label!r} there"
+        )
     if not plan.axes:
         if sweep.trials or sweep.search != "grid" or not sweep.confirm_seeds:
             raise ConfigError(
@@ -156,12 +167,6 @@ def _check_search(plan: Plan) -> None:
         raise ConfigError(
             f"config.sweep.trials: expected an integer from 1 to {space.MANY:,} for a {sweep.search} search, "
             f"got {sweep.trials}; set --config.sweep.trials"
-        )
-    label = sweep.metric.rpartition("/")[2]
-    if label not in plan.experiment.eval.metrics:
-        raise ConfigError(
-            f"config.sweep.metric: expected one of config.eval.metrics, {plan.experiment.eval.metrics}, got "
-            f"{sweep.metric!r}; add {label!r} there"
         )
     best = "maximize" if plan.metric.higher_is_better else "minimize"
     if sweep.direction != best:

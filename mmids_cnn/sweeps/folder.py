@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmids_cnn import dotted
 from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
@@ -31,7 +32,7 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
     """The result of a finished sweep of this plan, None if there is room for one.
 
     Raises:
-      RunError: the folder cannot be written, or holds a run, or a sweep of another plan.
+      RunError: the folder cannot be written, or holds a run, or a sweep of another plan or other sources.
     """
     run_folder.require_utf8(workdir)
     before = recorded(workdir)
@@ -42,6 +43,7 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
             if result:
                 return result
         _require_same(workdir, before, plan, changed)
+        _require_same_sources(workdir)
     run_folder.require_writable(workdir)
     if (workdir / run_folder.CONFIG).exists():
         raise RunError(f"{workdir}: expected a sweep, found a run; give the sweep another --workdir")
@@ -70,6 +72,17 @@ def _require_same(workdir: Path, before: Plan, plan: Plan, changed: Mapping[str,
             f"{workdir}: expected a sweep of this plan, found one that differs in {fields}; give it another "
             f"folder, such as --workdir={workdir}-2"
         )
+
+
+def _require_same_sources(workdir: Path) -> None:
+    """Trials are compared: all of them have to be trained by one source."""
+    trained = any(workdir.glob("*/*.json"))
+    for name, source in run_folder.sources(workdir).items() if trained else ():
+        if dotted.digest(name) != source["sha256"]:
+            raise RunError(
+                f"{workdir}: expected the source of {name} that its trials were trained with, found another; "
+                f"put it back, or give the sweep another folder, such as --workdir={workdir}-2"
+            )
 
 
 def damaged(workdir: Path) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import metrics, schema
+from mmids_cnn import dotted, metrics, schema
 from mmids_cnn.config import Experiment
 from mmids_cnn.schema import leaf, one_of
 from mmids_cnn.sweeps import space
@@ -25,7 +25,11 @@ class Sweep:
     trials: int = leaf("an integer >= 0", lambda value: value >= 0)
     batch: int = leaf("an integer >= 1", lambda value: value >= 1)
     seeds: int = leaf("an integer >= 1", lambda value: value >= 1)
-    metric: str = one_of(*(f"validation/{name}" for name in metrics.METRICS))
+    metric: str = leaf(
+        f"one of {', '.join(repr(f'validation/{name}') for name in metrics.METRICS)}, or 'validation/' and "
+        "the attribute of a metric of your own",
+        lambda value: value.startswith("validation/"),
+    )
     direction: str = one_of("maximize", "minimize")
     population: int = leaf("an integer >= 1", lambda value: value >= 1, changes_result=False)
     halving: int = leaf("0 for none, or an integer >= 2", lambda value: value == 0 or value >= 2)
@@ -63,7 +67,19 @@ class Plan:
     @property
     def metric(self) -> metrics.Metric:
         """What trials are compared by."""
-        return metrics.metric(self.sweep.metric)
+        return metrics.by_label(self.experiment.eval.metrics)[self.sweep.metric.rpartition("/")[2]]
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What is not this package's, tried values among it: dotted names, each with a leaf that holds it."""
+        swept = {
+            str(value): f"sweep.space.{axis.leaf}"
+            for axis in self.axes
+            if axis.leaf in config_lib.LEAVES  # a field of a network may hold any text
+            for value in axis.domain.probes
+            if dotted.is_dotted(value)
+        }
+        return swept | config_lib.sources(self.experiment)
 
     @property
     def trials(self) -> int:

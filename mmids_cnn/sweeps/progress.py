@@ -64,13 +64,13 @@ class Board:
 
     Args:
       terminal: where to show it.
-      metric: what trials are compared by.
+      plan: the sweep.
       total: the work, in images that members see; an estimate, where epochs are swept.
       images: that a member sees in an epoch.
     """
 
-    def __init__(self, terminal: Terminal, metric: str, total: int, images: int) -> None:
-        self._terminal, self._metric = terminal, metric
+    def __init__(self, terminal: Terminal, plan: Plan, total: int, images: int) -> None:
+        self._terminal, self._column, self._metric = terminal, plan.sweep.metric, plan.metric
         self._total, self._images = total, images
         self._settings: dict[int, str] = {}
         self._states: dict[int, str] = {}
@@ -104,9 +104,9 @@ class Board:
         for number in dict.fromkeys(member.trial for member in members):
             self._states[number] = f"{self.doing}epoch {update.epoch:.2f}"
             values = [
-                row[self._metric]
+                row[self._column]
                 for member, row in zip(members, update.rows, strict=False)
-                if row and member.trial == number and self._metric in row
+                if row and member.trial == number and self._column in row
             ]
             if values:
                 self._values[number] = sum(values) / len(values)
@@ -139,7 +139,7 @@ class Board:
             self._terminal.note(f"sweep  {facts}")
 
     def _table(self) -> Table:
-        table = Table("trial", Column("settings", no_wrap=True, overflow="ellipsis"), self._metric, "state")
+        table = Table("trial", Column("settings", no_wrap=True, overflow="ellipsis"), self._column, "state")
         shown = max(self._terminal.console.height - _AROUND, 3)
         for number in self._order()[:shown]:
             table.add_row(
@@ -150,7 +150,7 @@ class Board:
         return table
 
     def _order(self) -> list[int]:
-        better = metrics.metric(self._metric).better
+        better = self._metric.better
 
         def key(number: int) -> tuple[bool, float, int]:
             at_work = "epoch" in self._states[number]
@@ -163,9 +163,9 @@ class Board:
         return show(self._metric, self._values.get(number))
 
 
-def show(metric: str, value: float | None) -> str:
+def show(metric: metrics.Metric, value: float | None) -> str:
     """A value of a metric for people, nothing where there is none."""
-    return "" if value is None else metrics.metric(metric).show(value)
+    return "" if value is None else metric.show(value)
 
 
 def describe(settings: Mapping[str, Any]) -> str:

@@ -65,7 +65,7 @@ def _table(plan: Plan, results: Sequence[Result], winner: Result | None) -> str:
     for one in sorted(results, key=key):
         kind = "best" if winner and one.number == winner.number else "" if one.state == COMPLETE else "out"
         cells = [describe({"": one.settings[leaf]}).removeprefix("=") for leaf in leaves]
-        each = "  ".join(show(plan.sweep.metric, seed["value"]) or "-" for seed in one.seeds)
-        cells = [str(one.number), *cells, show(plan.sweep.metric, one.value), each, one.state]
+        each = "  ".join(show(plan.metric, seed["value"]) or "-" for seed in one.seeds)
+        cells = [str(one.number), *cells, show(plan.metric, one.value), each, one.state]
         rows += f"<tr class='{kind}'>" + "".join(f"<td>{html.escape(cell)}" for cell in cells) + "\n"
     return f"<h2>All trials</h2>\n<div class=wide><table><tr>{heads}\n{rows}</table></div>\n"

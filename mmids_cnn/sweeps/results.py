@@ -69,17 +69,18 @@ def _confirmed(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _summary(plan: Plan, best: Mapping[str, Any], workdir: Path) -> str:
     lines = []
     if plan.axes:
-        found = _interval(plan.sweep.metric, best["validation"])
+        found = _interval(plan.metric, best["validation"])
         lines.append(
             f"best: trial {best['trial']}, {describe(best['settings'])}: {plan.sweep.metric} {found}"
         )
+    accuracy = metrics.metric("accuracy")
     titles = {"winner": "the winner" if plan.axes else "the experiment", "base": "as configured"}
     for name, title in titles.items():
         scores = best["confirmed"].get(name)
         if scores and "test/accuracy" in scores:
             lost = f", {scores['diverged']} more diverged" if scores["diverged"] else ""
             lines.append(
-                f"{title}, on all training images: {_interval('test/accuracy', scores['test/accuracy'])} "
+                f"{title}, on all training images: {_interval(accuracy, scores['test/accuracy'])} "
                 f"of {scores['test/count']:,} test images right{lost}"
             )
         elif scores:
@@ -89,8 +90,8 @@ def _summary(plan: Plan, best: Mapping[str, Any], workdir: Path) -> str:
     return "\n".join(lines)
 
 
-def _interval(metric: str, found: Mapping[str, Any]) -> str:
-    return metrics.metric(metric).show_mean(found["mean"], found["sd"], found["n"], found["interval"])
+def _interval(metric: metrics.Metric, found: Mapping[str, Any]) -> str:
+    return metric.show_mean(found["mean"], found["sd"], found["n"], found["interval"])
 
 
 def _csv(plan: Plan, results: Sequence[Result]) -> str:

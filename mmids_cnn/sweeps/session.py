@@ -43,13 +43,15 @@ def run(
     for name in sweep_folder.damaged(workdir):
         terminal.say(f"{workdir / name}: expected what was written, found a damaged file; writing it anew")
     files.write_sealed(workdir / sweep_folder.PLAN, plan.to_dict())  # the storage has answered
-    files.write_sealed(workdir / run_folder.PROVENANCE, provenance.collect(plan.experiment, dataset))
+    files.write_sealed(
+        workdir / run_folder.PROVENANCE, provenance.collect(plan.experiment, dataset, plan.sources)
+    )
     ledger = Ledger(workdir / sweep_folder.POPULATIONS, dataset.fingerprint, terminal.say)
     for result in study.results():
         ledger.adopt(result.number, result.seeds)
     images, batches = len(dataset.splits["train"].labels), study.batches()
     work = trials_lib.images_to_see(plan, batches, images)
-    with contextlib.closing(Board(terminal, plan.sweep.metric, work, images)) as board:
+    with contextlib.closing(Board(terminal, plan, work, images)) as board:
         for batch in batches:
             asked = study.ask(batch)
             experiments = {

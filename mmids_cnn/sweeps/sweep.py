@@ -42,7 +42,7 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
         terminal.say(f"{workdir}: finished already; its result:")
         terminal.say(finished["summary"])
         return finished
-    config_lib.require_sources(plan.experiment)
+    config_lib.require_sources(plan.sources)
     dataset = data.load(plan.experiment.dataset, terminal.report)
 
     from mmids_cnn.sweeps import progress, session, study  # JAX: imported once the input is known to be right
@@ -70,7 +70,7 @@ def _executor(plan: Plan) -> Iterator[Any]:
 
     from mmids_cnn.populations import cluster
 
-    roots = {dotted.root(name) for name in config_lib.sources(plan.experiment).values()}
+    roots = {dotted.root(name) for name in plan.sources}
     with cluster.connected(
         plan.sweep.populations_per_device, sorted(root for root in roots if root)
     ) as execute:

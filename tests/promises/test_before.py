@@ -87,6 +87,12 @@ def test_sweep_is_shown(folder: Path, command_line: CommandLine) -> None:
     assert "sweep: finished already" in done.stdout and "learning_rate=0.004: validation" in done.stdout
 
 
+def test_winner_is_an_experiment_file_still(folder: Path, command_line: CommandLine) -> None:
+    """All of its leaves are there but for those that were not yet: what is missing is the data."""
+    done = command_line("main", "--config=sweep/winner.py", "--config.dataset.archives=nowhere")
+    assert done.returncode == 2 and done.stderr.startswith("error: dataset.archives: ")
+
+
 def test_interrupted_sweep_goes_on(folder: Path, command_line: CommandLine) -> None:
     (folder / "sweep-interrupted").rename(folder / "again")
     done = command_line("main", *SWEEP, "--workdir=again")

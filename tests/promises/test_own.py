@@ -1,8 +1,10 @@
 """What is one's own: networks with batch norm and dropout, optimizers, schedules, losses, metrics."""
 
+import contextlib
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import pytest
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, model, train
-from mmids_cnn.errors import ConfigError
+from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.populations import population
-from tests.support import idx_files
+from mmids_cnn.runs import trained
+from mmids_cnn.storage import checkpoints
+from tests.support import idx_files, sweeping
 from tests.support.suite import ROOT, BatchOf, CommandLine, Vary, digests, step
 
 RESNET = {"name": "experiments.own_network:ResNet", "width": 4, "blocks": 0, "dropout": 0.25}
@@ -139,6 +143,46 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return idx_files.write_set(tmp_path_factory.mktemp("few") / "archives", idx_files.digits(400, 200))
 
 
+COUNTS = """
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Net(nn.Module):
+    num_classes: int
+    width: int = WIDTH
+
+    @nn.compact
+    def __call__(self, images, *, train=False, valid=None):
+        seen = self.variable("seen", "pair", lambda: (jnp.zeros((), jnp.int32), jnp.ones(3)))
+        if train:
+            seen.value = (seen.value[0] + len(images), seen.value[1])
+        x = nn.Dense(self.width)(images.reshape(len(images), -1) / 255.0)
+        return nn.Dense(self.num_classes)(x)
+"""
+
+
+def test_collection_that_holds_a_tuple(
+    vary: Vary, small: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "counts.py").write_text(COUNTS.replace("WIDTH", "4"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    experiment = tree_with(vary(), {"name": "counts:Net"})
+    state = train.init_state(experiment, small)
+    meta = {"config": config_lib.to_dict(experiment), "data": small.fingerprint}
+    with contextlib.closing(checkpoints.Saver(tmp_path / "checkpoints")) as saver:
+        saver.save(0, train.to_saved(state), meta, 0.0)
+    found = trained.load(tmp_path, experiment, small, "newest", pytest.fail)
+    assert digests(found.variables) == digests(state.variables)
+    assert jax.tree.map(lambda one, other: one.shape == other.shape, found.variables, state.variables)
+    (tmp_path / "counts.py").write_text(COUNTS.replace("WIDTH", "16"))
+    monkeypatch.delitem(sys.modules, "counts")
+    model._make.cache_clear()
+    notes: list[str] = []
+    with pytest.raises(RunError, match="expected variables of the network that was trained"):
+        trained.load(tmp_path, experiment, small, "newest", notes.append)
+
+
 def test_own_network_from_the_command_line(few: Path, tmp_path: Path, command_line: CommandLine) -> None:
     command = (
         *(f"--config={ROOT}/experiments/base.py", "--config.model.name=experiments.own_network:ResNet"),
@@ -196,24 +240,81 @@ def test_own_parts_beside_the_experiment_file(few: Path, tmp_path: Path, command
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_sweep_of_own_parts_by_an_own_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
+) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "swept.py").write_text(MINE)
+    monkeypatch.syspath_prepend(str(tmp_path / "parts"))
+    archives, workdir = sweeping.write_archives(tmp_path / "digits"), tmp_path / "runs" / "it"
+    leaves: dict[str, Any] = {
+        "eval__metrics": ("loss", "accuracy", "swept:top_2"),
+        "optimizer__learning_rate": 0.05,
+        "sweep__metric": "validation/top_2",
+        "sweep__space__optimizer__learning_rate": "",
+        "sweep__space__optimizer__name": "choice('sgd', 'swept:momentum')",
+        "sweep__seeds": 1,
+        "sweep__confirm_seeds": 0,
+    }
+    nowhere = leaves | {"sweep__space__optimizer__name": "choice('sgd', 'nowhere:thing')"}
+    with pytest.raises(ConfigError, match=r"config\.sweep\.space\.optimizer\.name: .*no nowhere in the"):
+        sweeping.run(sweeping.make(archives, **nowhere), workdir)
+    assert not workdir.exists()
+    plan = sweeping.make(archives, **leaves)
+    best = sweeping.run(plan, workdir)
+    values = [one.value for one in sweeping.results(plan, workdir)]
+    assert best["validation"]["mean"] == max(value for value in values if value is not None)
+    assert f"validation/top_2 {100 * best['validation']['mean']:.2f} %" in best["summary"]
+    found = json.loads((workdir / "provenance.json").read_text())["sources"]
+    assert list(found) == ["swept:top_2", "swept:momentum"]
+    assert {one["root"] for one in found.values()} == {str(tmp_path / "parts")}
+    # The winner finds them from anywhere: what is missing is the data.
+    done = command_line("main", f"--config={workdir}/winner.py", "--config.dataset.archives=nowhere")
+    assert done.returncode == 2 and "dataset.archives: " in done.stderr
+    # Trials of another source are not compared with those that are there.
+    (workdir / "best.json").unlink()
+    (tmp_path / "parts" / "swept.py").write_text(MINE + "\n# changed\n")
+    with pytest.raises(RunError, match="expected the source of swept:top_2 that its trials"):
+        sweeping.run(plan, workdir)
+
+
+CALL = "    @nn.compact\n    def __call__(self, images, *, train=False, valid=None):\n"
 NETWORKS = {
     "wrong_shape": (
-        "class Net(nn.Module):\n    num_classes: int\n    @nn.compact\n"
-        "    def __call__(self, images, *, train=False, valid=None):\n"
+        f"class Net(nn.Module):\n    num_classes: int\n{CALL}"
         "        return nn.Dense(3)(images.reshape(len(images), -1) / 255.0)\n",
         r"expected float32 logits of shape \(2, 10\) for 2 images and 10 classes, got float32 \(2, 3\)",
+    ),
+    "wrong_when_scoring": (
+        f"class Net(nn.Module):\n    num_classes: int\n{CALL}"
+        "        x = nn.Dense(10)(images.reshape(len(images), -1) / 255.0)\n"
+        "        return x if train else x[0]\n",
+        r"got float32 \(10,\) from 'wrong_when_scoring:Net' with train=False",
+    ),
+    "slash": (
+        f"class Net(nn.Module):\n    num_classes: int\n{CALL}"
+        "        return nn.Dense(10, name='head/1')(images.reshape(len(images), -1) / 255.0)\n",
+        r"expected names of layers without '/', got \('params', 'head/1', 'bias'\) in 'slash:Net'",
+    ),
+    "nothing_to_train": (
+        f"class Net(nn.Module):\n    num_classes: int\n{CALL}"
+        "        return images.reshape(len(images), -1)[:, :10] / 255.0\n",
+        "expected a network with parameters to train, got none",
     ),
     "raises": (
         "class Net(nn.Module):\n    num_classes: int\n    def __call__(self, images, *, train, valid=None):\n"
         "        raise RuntimeError('not today')\n",
-        "which raised RuntimeError: not today",
+        "which raised RuntimeError: not today in line 5 of raises.py",
     ),
     "without_classes": (
         "class Net(nn.Module):\n    def __call__(self, x, *, train, valid=None):\n        return x\n",
         "which raised TypeError: .*num_classes",
     ),
     "no_module": ("def Net(num_classes):\n    return 1\n", "expected a Linen module, got .*function"),
-    "no_such_attribute": ("class Other:\n    pass\n", "expected an attribute of .*it defines: Other"),
+    "no_such_attribute": (
+        "class Other:\n    pass\nmade = 1\n",
+        "expected an attribute of .*it has: Other, made",
+    ),
     "broken": ("import nothing_of_that_name\n", "raised ModuleNotFoundError: .* in line 2 of broken.py"),
 }
 
@@ -229,6 +330,88 @@ def test_own_network_that_cannot_be_used(
     with pytest.raises(ConfigError, match=message) as caught:
         train.program(experiment, small)
     assert str(caught.value).startswith("config.model.name: ") and "\n" not in str(caught.value)
+
+
+WRONG = """
+import jax.numpy as jnp
+import optax
+from mmids_cnn.metrics import Metric
+
+
+def each_of_many(logits, labels, h):
+    return -logits[jnp.arange(len(labels)), labels][:, None]
+
+
+def mean(logits, labels, h):
+    return each_of_many(logits, labels, h).mean()
+
+
+def errors(logits, labels, h):
+    return (logits.argmax(-1) != labels).astype(jnp.int32)
+
+
+def nothing(*arguments):
+    return None
+
+
+def asks(logits, labels, h):
+    return logits[:, 0] * h.temperature
+
+
+def decides(passed):
+    return 1.0 if passed < 0.5 else 0.1
+
+
+def unfit(h, rate):
+    return optax.multi_transform({"a": optax.sgd(rate)}, {"no_such_layer": "a"})
+
+
+def grows(h, rate):
+    return optax.GradientTransformation(
+        lambda params: jnp.zeros(1), lambda g, s, p: (g, jnp.concatenate([s, s]))
+    )
+
+
+mean_metric = Metric(lambda logits, labels: logits.mean(), higher_is_better=True)
+of_classes = Metric(lambda logits, labels: logits, higher_is_better=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("leaf", "name", "message"),
+    [
+        ("train.loss", "each_of_many", r"expected one float for each example, got float32 \(2, 1\)"),
+        ("train.loss", "mean", r"expected one float for each example, got float32 \(\) from"),
+        ("train.loss", "errors", "expected one float for each example, got int32 from"),
+        ("train.loss", "nothing", "expected one float for each example, got NoneType from"),
+        ("train.loss", "asks", "AttributeError: .*'temperature', which has .*b1, .* in line 24 of unfit.py"),
+        ("eval.metrics", "mean_metric", r"expected a metric with one value for each .*, got float32 \(\)"),
+        ("eval.metrics", "of_classes", r"expected a metric with one value .*, got float32 \([12], 10\)"),
+        ("optimizer.schedule", "decides", "which raised TracerBoolConversionError: .* in line 28 of"),
+        ("optimizer.schedule", "nothing", "expected a factor of the learning rate, got NoneType"),
+        ("optimizer.name", "nothing", "a function that returns an optax optimizer, .* is NoneType"),
+        ("optimizer.name", "decides", "which raised TypeError: decides.. takes 1"),
+        ("optimizer.name", "unfit", "expected an optimizer of these parameters, .* which raised "),
+        ("optimizer.name", "grows", "which changes the shape or dtype of its state or of parameters"),
+    ],
+)
+def test_own_function_that_cannot_be_used(
+    leaf: str,
+    name: str,
+    message: str,
+    vary: Vary,
+    small: data.Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Told before anything is compiled, with the leaf."""
+    (tmp_path / "unfit.py").write_text(WRONG)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    section, _, last = leaf.partition(".")
+    value = ("loss", "accuracy", f"unfit:{name}") if leaf == "eval.metrics" else f"unfit:{name}"
+    with pytest.raises(ConfigError, match=message) as caught:
+        train.program(vary(model={"channels": (2,)}, **{section: {last: value}}), small)
+    assert str(caught.value).startswith(f"config.{leaf}: ") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,12 @@ BAD = [
     (SPACE + "optimizer.name", "choice('adam', 'adagrad')", "expected one of 'adam'"),
     (SPACE + "optimizer.weight_decay", "choice(0, 0.1)", "weight_decay: expected 0 with optimizer 'adam'"),
     (SPACE + "seed", "choice(0, 1)", "set config.sweep.seeds"),
+    (
+        SPACE + "model.name",
+        "choice('conv_net', 'nets:Mlp')",
+        "config.sweep.space.model.name: expected no network here",
+    ),
+    ("sweep.metric", "validation/top_2", "expected one of config.eval.metrics, ('loss', 'accuracy'"),
     (SPACE + "dataset", {"name": "choice('mnist', 'digits')"}, "got one of dataset"),
     (SPACE + "eval", {"batch_size": "choice(1, 2)"}, "got one of eval"),
     (SPACE + "checkpoint", {"keep": "choice(1, 2)"}, "got one of checkpoint"),

@@ -16,7 +16,7 @@ def introduce(
     """Shows what is about to be trained, on what, with what.
 
     Raises:
-      ConfigError: the network does not fit the images, or the memory, or something of one's own cannot be used.
+      ConfigError: the network does not fit images or memory, or something of one's own cannot be used.
       DeviceError: there is no device of the platform asked for.
     """
     terminal.close()

@@ -80,6 +80,7 @@ def _classify(
     from mmids_cnn import model
     from mmids_cnn.runs import trained
 
+    terminal = Terminal()
     found = trained.load(workdir, experiment, dataset, flags.FLAGS.checkpoint, command.warn)
     predict = jax.jit(model.predict_proba, static_argnums=0)
     probabilities = np.asarray(predict(found.network, found.variables, np.stack(images)))

@@ -70,7 +70,7 @@ def max_pool(images: Images) -> Float[Array, "batch half_height half_width chann
     )
 
 
-def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, "features"]) -> Result:
+def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, " features"]) -> Result:
     """Returns `max_pool(relu(convolution(activations, kernel) + bias))` for batch-last activations.
 
     Adding a per-channel constant and `relu` keep the order of values, so that pooling first gives the same

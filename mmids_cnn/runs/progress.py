@@ -20,7 +20,7 @@ def introduce(
       DeviceError: there is no device of the platform asked for.
     """
     terminal.close()
-    network = train.program(experiment, dataset).network
+    network = train.make_network(experiment, dataset)
     terminal.note(device.describe(device.found()))
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
     train.require_memory(experiment, dataset)

@@ -175,6 +175,7 @@ def test_provenance(runs: Runs) -> None:
         assert (commit, dirty) == (None, None)
     assert re.fullmatch(r"[0-9a-f]{64}", found["dataset"].pop("fingerprint"))
     assert found["device"].pop("kind") and found.pop("self")
+    assert found.pop("jax")["jax_enable_x64"] is False
     assert found == {
         "command": command("main", *ARGUMENTS, "--workdir=first"),
         "mmids_cnn": importlib.metadata.version("mmids_cnn"),

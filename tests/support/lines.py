@@ -135,7 +135,7 @@ def make_folder(root: Path) -> Path:
     seconds = (f"seconds/{name}" for name in ("total", "data", "compile", "train", "eval"))
     result = {**dict.fromkeys((*numbers, *seconds), 1), "fingerprint": ""}
     files.write_json(folder / "run" / run_folder.RESULT, result)
-    Image.new("L", (28, 28)).save(folder / "photo.png")
+    Image.linear_gradient("L").resize((28, 28)).save(folder / "photo.png")
     (folder / "a-file").touch()
     return folder
 

@@ -46,6 +46,8 @@ def main() -> None:
         )
 
     # JAX is imported once the input is known to be right.
+    import jax.numpy as jnp
+
     from mmids_cnn import score, sums
     from mmids_cnn.runs import trained
 
@@ -57,7 +59,7 @@ def main() -> None:
     labels: Any = np.asarray(split.labels)
     every: Any = np.ones(len(labels), bool)
     names = experiment.eval.metrics
-    means = sums.add_up(names, logits, labels, every).means(name)
+    means = sums.add_up(names, jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(every)).means(name)
     counts = metrics.confusion(labels, logits.argmax(-1), dataset.num_classes)
     terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts))
     others = "".join(

@@ -21,9 +21,10 @@ def introduce(
     """
     terminal.close()
     network = train.make_network(experiment, dataset)
-    terminal.note(device.describe(device.found()))
-    sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
+    found = device.found()
     train.require_memory(experiment, dataset)
+    terminal.note(device.describe(found))
+    sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
     height, width, channels = dataset.image_shape
     terminal.note(
         f"data: {dataset.name}, {sizes}, {height}x{width}x{channels}, {dataset.num_classes} classes, "

@@ -119,16 +119,25 @@ def _quoted(word: str, leaves: Mapping[str, Any]) -> str:
 def use_network(config: Any, argv: Sequence[str]) -> None:
     """Where a flag names another network than the file does, gives the section `model` that one's fields.
 
-    So that its fields are flags, and the leaves of the network it replaces are not taken for its own.
+    So that its fields are flags, and the leaves of the network it replaces are not taken for its own. Of the
+    network that the file names, a field that it leaves out becomes a leaf where there is a flag for it.
     """
-    names = [word.partition("=")[2] for word in argv if word.lstrip("-").startswith("config.model.name=")]
+    flags = [word.lstrip("-").partition("=")[::2] for word in argv]
     model = config.get("model")
-    if not names or not hasattr(model, "items") or names[-1] == model.get("name"):
+    if not hasattr(model, "items"):
         return
-    known = networks.NETWORKS.get(names[-1])
-    if known is None and not dotted.is_dotted(names[-1]):
+    name = next(
+        (value for flag, value in reversed(flags) if flag == "config.model.name" and value), model.get("name")
+    )
+    known = networks.NETWORKS.get(name)
+    if known is None and not dotted.is_dotted(name):
         return  # an unknown name: refused with the others that are there
-    fields = dotted.fields(known.source if known else names[-1])
-    config.model = ConfigDict({"name": names[-1], **fields})
+    fields = dotted.fields(known.source if known else name)
+    if name == model.get("name"):
+        given = {flag.removeprefix("config.model.") for flag, _ in flags}
+        with model.unlocked():
+            model.update({field: fields[field] for field in fields if field in given and field not in model})
+        return
+    config.model = ConfigDict({"name": name, **fields})
     if hasattr(config.get("sweep"), "items") and hasattr(config.sweep.get("space"), "items"):
         config.sweep.space.model = ConfigDict({"name": "", **dict.fromkeys(fields, "")})

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, model, train
+from mmids_cnn.console import experiment_file
 from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.populations import population
 from mmids_cnn.runs import trained
@@ -438,6 +440,14 @@ def test_unknown_name_is_answered_before_jax(
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ")
     assert re.search(message, done.stderr)
+
+
+def test_field_that_the_file_leaves_out_has_a_flag_all_the_same() -> None:
+    config = ConfigDict({"model": {"name": "experiments.own_network:ResNet", "blocks": 1}})
+    experiment_file.use_network(config, ["--config.seed=1", "--config.model.blocks=3"])
+    assert config.model.to_dict() == {"name": "experiments.own_network:ResNet", "blocks": 1}
+    experiment_file.use_network(config, ["--config.model.blocks=3", "--config.model.width=4"])
+    assert config.model.to_dict() == {"name": "experiments.own_network:ResNet", "blocks": 1, "width": 16}
 
 
 def test_field_that_a_network_does_not_have(vary: Vary, small: data.Dataset) -> None:

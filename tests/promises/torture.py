@@ -54,7 +54,7 @@ class Subject(NamedTuple):
     """What is broken and damaged.
 
     Attributes:
-      arguments: of the command that makes it, beside its folder.
+      arguments: of the command that makes it, beside its folder; the experiment file first, if another.
       outcome: all in its folder that must not depend on what happened to it, or raises where there is none.
     """
 
@@ -77,7 +77,8 @@ RUN = Subject((NETWORK,), processes.bits)
 STREAMED = Subject((NETWORK, "--config.dataset.placement=streamed"), processes.bits)
 SWEEP = Subject(
     (
-        *(f"--config={ROOT}/experiments/sweep.py", "--config.num_epochs=2", "--config.sweep.population=2"),
+        f"--config={ROOT}/experiments/sweep.py",
+        *("--config.num_epochs=2", "--config.sweep.population=2"),
         *("--config.sweep.seeds=1", "--config.sweep.confirm_seeds=1", "--config.sweep.halving=2"),
         *("--config.sweep.rungs=1,", "--config.sweep.space.optimizer.learning_rate=choice(1e-3,1e-2)"),
         "--config.dataset.validation_examples=100",

@@ -41,11 +41,14 @@ class Place(NamedTuple):
     forking: Forking | None = None
 
     def command(self, workdir: str, *overrides: str, module: str = "main") -> list[str]:
-        """The command line of a run of four short epochs; later overrides win."""
+        """The command line of a run of four short epochs; later overrides win, and a `--config` before them."""
         if module != "main":
             return [sys.executable, "-m", f"mmids_cnn.{module}", f"--workdir={workdir}", *overrides]
+        file = f"--config={ROOT}/experiments/base.py"
+        if overrides and overrides[0].startswith("--config="):
+            file, *overrides = overrides  # type: ignore[assignment]
         return [
-            *(sys.executable, "-m", "mmids_cnn.main", f"--config={ROOT}/experiments/base.py"),
+            *(sys.executable, "-m", "mmids_cnn.main", file),
             *(f"--workdir={workdir}", f"--config.num_epochs={EPOCHS}", "--config.batch_size=32"),
             f"--config.model.channels={CHANNELS}",
             *("--config.dataset.name=fashion_mnist", f"--config.dataset.archives={self.root}/archives"),

@@ -41,7 +41,7 @@ class Place(NamedTuple):
     forking: Forking | None = None
 
     def command(self, workdir: str, *overrides: str, module: str = "main") -> list[str]:
-        """The command line of a run of four short epochs; later overrides win, and a `--config` before them."""
+        """The command line of a run of four short epochs; later overrides win, a `--config` ahead too."""
         if module != "main":
             return [sys.executable, "-m", f"mmids_cnn.{module}", f"--workdir={workdir}", *overrides]
         file = f"--config={ROOT}/experiments/base.py"

@@ -116,7 +116,10 @@ def _train(
                 progress.row(rows[-1])
             progress.point(point)
             number = stop()
-            if point.step and (saving.due(point.step) or (number and point.step != saving.step)):
+            # A signal may have broken off the scoring at a step that was saved; its row is there only now.
+            late = bool(point.rows) and point.step == saving.step
+            due = late or saving.due(point.step) or (number and point.step != saving.step)
+            if point.step and due:
                 save(point)
             if number:
                 saver.wait()

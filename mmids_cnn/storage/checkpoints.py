@@ -140,7 +140,10 @@ class Saver:
         return [info.step in kept for info in checkpoints]
 
     def save(self, step: int, tree: Tree, meta: Mapping[str, Any], score: float) -> None:
-        """Starts to save a state after `step` steps; `score` decides which one is the best."""
+        """Starts to save a state after `step` steps; `score` decides which one is the best.
+
+        A checkpoint of that step is replaced, and is not there for a moment.
+        """
         copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)  # its memory is reused
         if score > self.best.score:
             self.best = Best(score, step)
@@ -157,6 +160,8 @@ class Saver:
             meta=ocp.args.JsonSave({**content, "self": files.digest_of_json(content)}),
         )
         with self._faults():
+            if step in self._manager.all_steps():
+                self._manager.delete(step)
             if not self._manager.save(step, args=args):
                 raise OSError(f"expected to save step {step}, found a later checkpoint there")
 

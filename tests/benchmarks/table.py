@@ -209,7 +209,7 @@ def torture_rows(record: Mapping) -> Rows:
         f"`{record['command']}`, {record['device']['kind']}, {record['device']['cores']} cores, seed "
         f"{record['seed']}, {record['seconds'] / 60:.0f} minutes:"
     )
-    header = ["rounds", "hits", "full disks", "damages", "mended", "refused", "harmless"]
+    header = ["rounds", "hits", "full disks", "damages", "mended", "refused", "right"]
     header += ["mismatches", "undetected", "failures", "tracebacks", "hangs"]
     return caption, header, [[str(record[name]) for name in header]]
 

@@ -20,4 +20,4 @@ def test_damage(seed: int, warm: forking.Forking, shared_root: Path, unbroken: P
     torture.leave_unfinished(root, "run")
     subjects = {"run": (torture.Subject((), processes.bits), processes.bits(unbroken))}
     what = torture.damage(root, Place(folder, folder, warm), random.Random(seed), subjects)
-    assert any(f": {end}" in what for end in ("harmless", "mended", "refused")), what
+    assert any(f": {end}" in what for end in ("right", "mended", "refused")), what

@@ -217,7 +217,7 @@ def damage(root: Path, place: Place, rng: random.Random, subjects: dict[str, tup
     if not right_bits:
         return f"{what}: undetected: {ended.stdout}"
     same = processes.content(workdir) == before or state
-    return f"{what}: {'harmless' if same else 'mended'}"
+    return f"{what}: {'right' if same else 'mended'}"
 
 
 def play_damages(root: Path, count: int, seed: int, subjects: Any, console: Console) -> Counts:
@@ -237,7 +237,7 @@ def play_damages(root: Path, count: int, seed: int, subjects: Any, console: Cons
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for index, text in enumerate(pool.map(play_one, range(count)), 1):
-            end = next(end for end in (*WRONG, "refused", "harmless", "mended") if f": {end}" in text)
+            end = next(end for end in (*WRONG, "refused", "right", "mended") if f": {end}" in text)
             counts["damages"] += 1
             counts[end] += 1
             if end in WRONG:
@@ -294,7 +294,7 @@ def main() -> int:
                     console.print(f"{index} breaks, {counts['hits']} hits, {counts['mismatches']} mismatches")
         counts += play_damages(root, arguments.rounds, arguments.seed, subjects, console)
         provenance = json.loads((root / "run" / "provenance.json").read_text())
-    names = ("processes", "hits", "full disks", "damages", "mended", "refused", "harmless", *WRONG)
+    names = ("processes", "hits", "full disks", "damages", "mended", "refused", "right", *WRONG)
     figures = {"rounds": arguments.rounds, **{name: counts[name] for name in names}}
     table = Table("what", "count")
     for name, count in figures.items():

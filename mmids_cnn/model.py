@@ -173,7 +173,8 @@ def predict_proba(
     return jax.nn.softmax(apply(network, variables, images))
 
 
-def table(network: Network, image_shape: tuple[int, ...]) -> list[Layer]:
+@functools.lru_cache(maxsize=64)  # asked for to estimate the memory, and to be shown
+def table(network: Network, image_shape: tuple[int, ...]) -> tuple[Layer, ...]:
     """Layers in order, with the shape of what each puts out and its number of parameters."""
 
     def run() -> Any:
@@ -190,4 +191,4 @@ def table(network: Network, image_shape: tuple[int, ...]) -> list[Layer]:
         # Blocks of `layers` keep the batch last, those of Flax first: a batch of one is left out.
         shape = (*shape[1:3], shape[0]) if len(shape) == 4 and shape[-1] == 1 else shape[1:]
         rows.append(Layer(name, shape, sum(leaf.size for leaf in jax.tree.leaves(params))))
-    return rows
+    return tuple(rows)

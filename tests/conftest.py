@@ -119,28 +119,10 @@ def batch_of(mnist: data.Dataset) -> BatchOf:
     return call
 
 
-# What a run imports, but for the command itself. JAX, being there already, does not read the environment.
-IMPORTS = """
-import jax
-import mmids_cnn.deploy.pictures, mmids_cnn.score
-from mmids_cnn.devices import compilation
-from mmids_cnn.runs import run, session, trained
-from mmids_cnn.sweeps import sweep
-
-def use_cache(folder, use=compilation.use_cache):
-    use(folder)
-    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-compilation.use_cache = use_cache
-"""
-
-
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[forking.Forking]:
     """Runs commands as a user does, in processes that are forked from one that has imported JAX."""
-    with forking.started(tmp_path_factory.mktemp("warm"), IMPORTS) as it:
+    with forking.started(tmp_path_factory.mktemp("warm"), processes.IMPORTS) as it:
         yield it
 
 
@@ -158,14 +140,14 @@ def command_line(warm: forking.Forking, data_dir: Path, tmp_path: Path) -> Comma
 
 
 @pytest.fixture(scope="session")
-def shared_root(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def shared_root(warm: forking.Forking, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """Archives, prepared data and compiled programs of runs in processes; shared by all workers."""
     base_folder = tmp_path_factory.getbasetemp()
     root = (base_folder if worker_id == "master" else base_folder.parent) / "processes"
     root.mkdir(exist_ok=True)
     with files.lock(root / ".lock", waiting=lambda holder: None):
         if not (root / "unbroken").exists():
-            place = processes.Place(processes.make_root(root), root)
+            place = processes.Place(processes.make_root(root), root, warm)
             done = place.run("unbroken.partial")
             assert done.returncode == 0, done.stderr
             (root / "unbroken.partial").rename(root / "unbroken")

@@ -30,7 +30,7 @@ print("ready", file=sys.stderr, flush=True)
 """
 
 
-def stopped(process: subprocess.Popen[Any], number: int) -> float:
+def stopped(process: processes.Process, number: int) -> float:
     """Sends a signal, waits for the end, checks the exit status; returns the seconds that it took."""
     began = time.monotonic()
     process.send_signal(number)
@@ -129,7 +129,7 @@ def test_signals_in_the_last_moment() -> None:
 
 
 def test_importing(place: Place) -> None:
-    process = place.start("run")
+    process = place.start("run", forked=False)
     assert until(process, lambda: processes.catches(process))
     assert stopped(process, signal.SIGINT) < SECONDS
     assert place.output("run") == ("", f"stopped by SIGINT: {NOTHING}\n")

@@ -39,7 +39,7 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 from mmids_cnn import config as config_lib
 from mmids_cnn import schema
 from mmids_cnn.console import experiment_file
-from tests.support import processes
+from tests.support import forking, processes
 from tests.support.processes import ROOT, Place
 
 RECORD = ROOT / "tests" / "benchmarks" / "records" / "torture.json"
@@ -107,7 +107,8 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
 
 def hit_somewhere(place: Place, name: str, subject: Subject, often: list[str], rng: random.Random) -> int:
     """Starts it and sends a signal; returns the exit status."""
-    process, number = place.start(name, *subject.arguments, *often), rng.choice(SIGNALS)
+    number, forked = rng.choice(SIGNALS), rng.random() < 0.9
+    process = place.start(name, *subject.arguments, *often, forked=forked)
     workdir, delay = place.work / name, rng.uniform(0, 0.4)
     moments: list[Callable[[], bool]] = [
         lambda: (workdir / "provenance.json").exists(),
@@ -220,14 +221,16 @@ def damage(root: Path, place: Place, rng: random.Random, subjects: dict[str, tup
     return f"{what}: {'right' if same else 'mended'}"
 
 
-def play_damages(root: Path, count: int, seed: int, subjects: Any, console: Console) -> Counts:
+def play_damages(
+    fork: forking.Forking, root: Path, count: int, seed: int, subjects: Any, console: Console
+) -> Counts:
     """Damages `count` files; counts how each ended."""
     counts = Counts()
 
     def play_one(index: int) -> str:
         rng = random.Random(f"{seed} damage {index}")
         with tempfile.TemporaryDirectory() as folder:
-            place = Place(Path(folder), Path(folder))
+            place = Place(Path(folder), Path(folder), fork)
             try:
                 return damage(root, place, rng, subjects)
             except subprocess.TimeoutExpired as error:
@@ -247,9 +250,9 @@ def play_damages(root: Path, count: int, seed: int, subjects: Any, console: Cons
     return counts
 
 
-def prepare(root: Path) -> dict[str, tuple[Subject, Any]]:
+def prepare(fork: forking.Forking, root: Path) -> dict[str, tuple[Subject, Any]]:
     """Makes what is broken and damaged, and the right outcome of each."""
-    place = Place(processes.make_root(root), root)
+    place = Place(processes.make_root(root), root, fork)
     subjects = {}
     for kind, subject in {"run": RUN, "streamed": STREAMED, "sweep": SWEEP}.items():
         for name in (f"compiles-{kind}", kind):
@@ -280,19 +283,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=100, help="breaks, and as many damages")
     parser.add_argument("--seed", type=int, default=0, help="of all moments and damages")
-    parser.add_argument("--workers", type=int, default=2, help="breaks at a time")
+    parser.add_argument("--workers", type=int, default=3, help="breaks at a time")
     parser.add_argument("--record", type=Path, default=RECORD, help="JSON file to write")
     arguments, console, began = parser.parse_args(), Console(), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        forking.started(Path(folder), processes.IMPORTS) as fork,
+    ):
         root, counts = Path(folder), Counts()
-        subjects, place = prepare(root), Place(root, root)
+        subjects, place = prepare(fork, root), Place(root, root, fork)
         with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
             play_one = lambda index: play_break(place, index, arguments.seed, subjects)  # noqa: E731
             for index, found in enumerate(pool.map(play_one, range(arguments.rounds)), 1):
                 counts += found
                 if index % 10 == 0:
                     console.print(f"{index} breaks, {counts['hits']} hits, {counts['mismatches']} mismatches")
-        counts += play_damages(root, arguments.rounds, arguments.seed, subjects, console)
+        counts += play_damages(fork, root, arguments.rounds, arguments.seed, subjects, console)
         provenance = json.loads((root / "run" / "provenance.json").read_text())
     names = ("processes", "hits", "full disks", "damages", "mended", "refused", "right", *WRONG)
     figures = {"rounds": arguments.rounds, **{name: counts[name] for name in names}}

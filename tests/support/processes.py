@@ -18,6 +18,7 @@ import pytest
 
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import checkpoints, digests
+from tests.support import forking as forking_lib
 from tests.support import idx_files
 from tests.support.forking import Forking
 
@@ -25,20 +26,38 @@ ROOT = Path(__file__).parents[2]
 PER_EPOCH = 13  # steps: 400 images, 32 at a time
 EPOCHS = 4
 CHANNELS = "8,"
+Process = subprocess.Popen[str] | forking_lib.Process
 DAMAGES = ("flip", "truncate", "delete", "swap", "zero", "append")
 PLAUSIBLE = ("digit", "letter", "older")  # what leaves a file that can be read
+
+
+# What a run imports, but for the command itself. JAX, being there already, does not read the environment.
+IMPORTS = """
+import jax
+import mmids_cnn.deploy.pictures, mmids_cnn.score
+from mmids_cnn.devices import compilation
+from mmids_cnn.runs import run, session, trained
+from mmids_cnn.sweeps import sweep
+
+def use_cache(folder, use=compilation.use_cache):
+    use(folder)
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+compilation.use_cache = use_cache
+"""
 
 
 class Place(NamedTuple):
     """Where runs happen: `root` holds archives, prepared data, compiled programs; `work` the run folders.
 
-    Their network has one block, about as many parameters as the reference network, and starts sooner. What is
-    run to its end is forked by `forking`, what is started is a process from its beginning.
+    Their network has one block, about as many parameters as the reference network, and starts sooner.
     """
 
     root: Path
     work: Path
-    forking: Forking | None = None
+    forking: Forking
 
     def command(self, workdir: str, *overrides: str, module: str = "main") -> list[str]:
         """The command line of a run of four short epochs; later overrides win, a `--config` ahead too."""
@@ -65,31 +84,18 @@ class Place(NamedTuple):
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
         command, environment = self.command(workdir, *overrides, module=module), self.environment(**extra)
-        if self.forking:
-            return self.forking.run(command, self.work, environment)
-        return subprocess.run(
-            command,
-            cwd=self.work,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return self.forking.run(command, self.work, environment)
 
     def start(
-        self, workdir: str, *overrides: str, module: str = "main", **extra: str
-    ) -> subprocess.Popen[str]:
-        """Starts a command; its output goes to `<workdir>.out` and `<workdir>.err`."""
-        with open(self.work / f"{workdir}.out", "w") as out, open(self.work / f"{workdir}.err", "w") as err:
-            return subprocess.Popen(
-                self.command(workdir, *overrides, module=module),
-                cwd=self.work,
-                env=self.environment(**extra),
-                stdout=out,
-                stderr=err,
-                text=True,
-            )
+        self, workdir: str, *overrides: str, module: str = "main", forked: bool = True, **extra: str
+    ) -> Process:
+        """Starts a command; its output goes to `<workdir>.out` and `<workdir>.err`.
+
+        Where it is not forked, it is a process from its beginning, which imports JAX by itself.
+        """
+        out, err = (self.work / f"{workdir}.{end}" for end in ("out", "err"))
+        command, environment = self.command(workdir, *overrides, module=module), self.environment(**extra)
+        return self.forking.start(command, self.work, environment, out, err, forked)
 
     def output(self, workdir: str) -> tuple[str, str]:
         """What a started command has written so far to standard output and standard error."""
@@ -103,7 +109,7 @@ def make_root(root: Path) -> Path:
     return root
 
 
-def until(process: subprocess.Popen[str], moment: Callable[[], bool], timeout: float = 120) -> bool:
+def until(process: Process, moment: Callable[[], bool], timeout: float = 120) -> bool:
     """Waits for a moment in the life of a process; False if it ended before."""
     end = time.monotonic() + timeout
     while not moment():
@@ -114,7 +120,7 @@ def until(process: subprocess.Popen[str], moment: Callable[[], bool], timeout: f
     return process.poll() is None
 
 
-def catches(process: subprocess.Popen[Any]) -> bool:
+def catches(process: Process) -> bool:
     """Whether a process has installed its handler of SIGTERM."""
     (mask,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
     return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)

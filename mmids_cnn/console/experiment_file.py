@@ -120,11 +120,12 @@ def use_network(config: Any, argv: Sequence[str]) -> None:
     """Where a flag names another network than the file does, gives the section `model` that one's fields.
 
     So that its fields are flags, and the leaves of the network it replaces are not taken for its own. Of the
-    network that the file names, a field that it leaves out becomes a leaf where there is a flag for it.
+    network that the file names, a field that it leaves out becomes a leaf where there is a flag for it, and
+    so in the space of a sweep.
     """
     flags = [word.lstrip("-").partition("=")[::2] for word in argv]
-    model = config.get("model")
-    if not hasattr(model, "items"):
+    model = _section(config, "model")
+    if model is None:
         return
     name = next(
         (value for flag, value in reversed(flags) if flag == "config.model.name" and value), model.get("name")
@@ -133,11 +134,23 @@ def use_network(config: Any, argv: Sequence[str]) -> None:
     if known is None and not dotted.is_dotted(name):
         return  # an unknown name: refused with the others that are there
     fields = dotted.fields(known.source if known else name)
-    if name == model.get("name"):
-        given = {flag.removeprefix("config.model.") for flag, _ in flags}
-        with model.unlocked():
-            model.update({field: fields[field] for field in fields if field in given and field not in model})
+    space = _section(_section(config, "sweep"), "space")
+    if name != model.get("name"):
+        config.model = ConfigDict({"name": name, **fields})
+        if space is not None:
+            space.model = ConfigDict({"name": "", **dict.fromkeys(fields, "")})
         return
-    config.model = ConfigDict({"name": name, **fields})
-    if hasattr(config.get("sweep"), "items") and hasattr(config.sweep.get("space"), "items"):
-        config.sweep.space.model = ConfigDict({"name": "", **dict.fromkeys(fields, "")})
+    for leaves, prefix, values in (
+        (model, "config.model.", fields),
+        (_section(space, "model"), "config.sweep.space.model.", dict.fromkeys(fields, "")),
+    ):
+        if leaves is not None:
+            given = {flag.removeprefix(prefix) for flag, _ in flags}
+            with leaves.unlocked():
+                leaves.update({name: values[name] for name in fields if name in given and name not in leaves})
+
+
+def _section(tree: Any, name: str) -> Any:
+    """A section of a configuration, None where there is none."""
+    found = None if tree is None else tree.get(name)
+    return found if hasattr(found, "items") else None

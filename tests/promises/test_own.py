@@ -25,34 +25,10 @@ from tests.support import idx_files, sweeping
 from tests.support.suite import ROOT, BatchOf, CommandLine, Vary, digests, step
 
 RESNET = {"name": "experiments.own_network:ResNet", "width": 4, "blocks": 0, "dropout": 0.25}
-MINE = """
-import jax.numpy as jnp
-import optax
-from mmids_cnn.metrics import Metric
-
-
-def momentum(h, rate):
-    return optax.sgd(rate, momentum=h.b1, nesterov=True)
-
-
-def halves(passed):
-    return 0.5 ** jnp.floor(4 * passed)
-
-
-def hinge(logits, labels, h):
-    right = jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
-    others = jnp.where(jnp.arange(logits.shape[1]) == labels[:, None], -jnp.inf, logits).max(1)
-    return jnp.maximum(0, 1 + others - right)
-
-
-def _among_two(logits, labels):
-    first = logits.argmax(1)
-    others = logits.at[jnp.arange(len(labels)), first].set(-jnp.inf)
-    return (first == labels) | (others.argmax(1) == labels)
-
-
-top_2 = Metric(_among_two, higher_is_better=True, percent=True)
-"""
+# What the README shows of a network, an optimizer, a schedule, a loss and a metric.
+MINE = "\n".join(
+    re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text().split("## Change one thing")[1], re.S)
+)
 EXPERIMENT = """
 from experiments import base
 
@@ -61,13 +37,13 @@ def get_config():
     config = base.get_config()
     config.num_epochs = 2
     config.batch_size = 32
-    config.model.channels = (4,)
+    config.model = {{"name": "mine:Mlp", "width": 16}}
     config.dataset.name = "few"
     config.dataset.archives = {archives!r}
-    config.optimizer.name = "mine:momentum"
+    config.optimizer.name = "mine:nesterov"
     config.optimizer.learning_rate = 0.05
     config.optimizer.schedule = "mine:halves"
-    config.train.loss = "mine:hinge"
+    config.train.loss = "mine:focal"
     config.eval.metrics = ("loss", "accuracy")
     return config
 """
@@ -221,24 +197,24 @@ def test_own_parts_beside_the_experiment_file(few: Path, tmp_path: Path, command
     (place / "mine.py").write_text(MINE)
     (place / "try_it.py").write_text(EXPERIMENT.format(archives=str(few)))
     constant = (
-        *("main", "--config=somewhere/try_it.py", "--config.eval.metrics=loss,accuracy,brier,mine:top_2"),
+        *("main", "--config=somewhere/try_it.py", "--config.eval.metrics=loss,accuracy,brier,mine:in_two"),
         *("--config.optimizer.schedule=constant", "--workdir=run"),
     )
     done = command_line(*constant, "--config.num_epochs=1")
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert 0 < result["test/accuracy"] < result["test/top_2"] <= 1
+    assert 0 < result["test/accuracy"] < result["test/in_two"] <= 1
     assert 0 < result["test/brier"] < 2
-    assert "test/top_2" in done.stdout and f"{100 * result['test/top_2']:.2f} %" in done.stdout
+    assert "test/in_two" in done.stdout and f"{100 * result['test/in_two']:.2f} %" in done.stdout
     done = command_line("evaluate", "--workdir=run")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"top_2 {100 * result['test/top_2']:.2f} %" in done.stdout
+    assert f"in_two {100 * result['test/in_two']:.2f} %" in done.stdout
     (place / "mine.py").write_text(MINE + "\n# changed\n")
     done = command_line("evaluate", "--workdir=run")
-    assert done.returncode == 0 and "note: the source of mine:momentum was changed since" in done.stderr
+    assert done.returncode == 0 and "note: the source of mine:nesterov was changed since" in done.stderr
     done = command_line(*constant, "--config.num_epochs=2")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "note: the source of mine:momentum was " in done.stdout
+    assert "; the source of mine:nesterov was " in done.stdout
     assert "its bits may differ from an unbroken run's" in done.stdout
     done = command_line("main", "--config=somewhere/try_it.py")
     assert (done.returncode, done.stderr) == (0, "")
@@ -252,11 +228,11 @@ def test_sweep_of_own_parts_by_an_own_metric(
     monkeypatch.syspath_prepend(str(tmp_path / "parts"))
     archives, workdir = sweeping.write_archives(tmp_path / "digits"), tmp_path / "runs" / "it"
     leaves: dict[str, Any] = {
-        "eval__metrics": ("loss", "accuracy", "swept:top_2"),
+        "eval__metrics": ("loss", "accuracy", "swept:in_two"),
         "optimizer__learning_rate": 0.05,
-        "sweep__metric": "validation/top_2",
+        "sweep__metric": "validation/in_two",
         "sweep__space__optimizer__learning_rate": "",
-        "sweep__space__optimizer__name": "choice('sgd', 'swept:momentum')",
+        "sweep__space__optimizer__name": "choice('sgd', 'swept:nesterov')",
         "sweep__seeds": 1,
         "sweep__confirm_seeds": 0,
     }
@@ -268,9 +244,9 @@ def test_sweep_of_own_parts_by_an_own_metric(
     best = sweeping.run(plan, workdir)
     values = [one.value for one in sweeping.results(plan, workdir)]
     assert best["validation"]["mean"] == max(value for value in values if value is not None)
-    assert f"validation/top_2 {100 * best['validation']['mean']:.2f} %" in best["summary"]
+    assert f"validation/in_two {100 * best['validation']['mean']:.2f} %" in best["summary"]
     found = json.loads((workdir / "provenance.json").read_text())["sources"]
-    assert list(found) == ["swept:top_2", "swept:momentum"]
+    assert list(found) == ["swept:in_two", "swept:nesterov"]
     assert {one["root"] for one in found.values()} == {str(tmp_path / "parts")}
     # The winner finds them from anywhere: what is missing is the data.
     done = command_line("main", f"--config={workdir}/winner.py", "--config.dataset.archives=nowhere")
@@ -278,7 +254,7 @@ def test_sweep_of_own_parts_by_an_own_metric(
     # Trials of another source are not compared with those that are there.
     (workdir / "best.json").unlink()
     (tmp_path / "parts" / "swept.py").write_text(MINE + "\n# changed\n")
-    with pytest.raises(RunError, match="expected the source of swept:top_2 that its trials"):
+    with pytest.raises(RunError, match="expected the source of swept:in_two that its trials"):
         sweeping.run(plan, workdir)
 
 
@@ -448,6 +424,15 @@ def test_field_that_the_file_leaves_out_has_a_flag_all_the_same() -> None:
     assert config.model.to_dict() == {"name": "experiments.own_network:ResNet", "blocks": 1}
     experiment_file.use_network(config, ["--config.model.blocks=3", "--config.model.width=4"])
     assert config.model.to_dict() == {"name": "experiments.own_network:ResNet", "blocks": 1, "width": 16}
+
+
+def test_field_that_the_file_leaves_out_can_be_swept() -> None:
+    config = ConfigDict(
+        {"model": {"name": "experiments.own_network:ResNet"}, "sweep": {"space": {"model": {"blocks": ""}}}}
+    )
+    experiment_file.use_network(config, ["--config.sweep.space.model.width=choice(4, 8)"])
+    assert config.sweep.space.model.to_dict() == {"blocks": "", "width": ""}
+    assert config.model.to_dict() == {"name": "experiments.own_network:ResNet"}
 
 
 def test_field_that_a_network_does_not_have(vary: Vary, small: data.Dataset) -> None:

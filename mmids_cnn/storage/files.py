@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mmids_cnn.errors import FaultError, RunError
 
@@ -159,30 +159,43 @@ def lock(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[N
     """Holds an exclusive lock; the kernel drops it when the process ends, however it ends.
 
     Args:
-      path: the lock file; it stays, and names its last holder.
+      path: the lock file; it stays, and names its last holder. One that is called `.lock` stands for its
+        folder, which is locked itself too: so that nobody gets in where the file is deleted.
       waiting: called with the holder's name, once, before waiting for it; None refuses instead.
 
     Raises:
       RunError: another process holds the lock, and `waiting` is None.
     """
-    with faults(f"locking {path.parent}"):
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().decode(errors="backslashreplace").strip() or "another process"
-            if waiting is None:
-                raise RunError(
-                    f"{path.parent}: expected no other run here, found {holder} at work; "
-                    "wait for it, or name another folder with --workdir"
-                ) from None
-            waiting(holder)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as opened:
+        with faults(f"locking {path.parent}"):
+            file = opened.enter_context(open(path, "a+b", buffering=0))
+            _hold(file.fileno(), file, waiting)
+            if path.name == ".lock":
+                folder = os.open(path.parent, os.O_RDONLY)
+                opened.callback(os.close, folder)
+                _hold(folder, file, waiting)
         with contextlib.suppress(OSError):  # it is held, also where a full disk takes no name
             file.truncate(0)
             command = " ".join(sys.argv)[:200]
             name = f"process {os.getpid()} on {socket.gethostname()} ({command})\n"
             file.write(name.encode(errors="backslashreplace"))
         yield
+
+
+def _hold(number: int, file: IO[bytes], waiting: Callable[[str], None] | None) -> None:
+    """Locks an open file or folder; `file` names who holds it."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().decode(errors="backslashreplace").strip() or "another process"
+        if waiting is None:
+            raise RunError(
+                f"{Path(os.fsdecode(file.name)).parent}: expected no other run here, found {holder} at work; "
+                "wait for it, or name another folder with --workdir"
+            ) from None
+        waiting(holder)
+        fcntl.flock(number, fcntl.LOCK_EX)
+    except OSError:
+        if number == file.fileno():  # network file systems lock files, but no folders
+            raise

@@ -570,6 +570,14 @@ def test_another_run_at_work_is_not_disturbed(runs: Runs, tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "busy").iterdir()] == [".lock"]
 
 
+def test_another_run_at_work_whose_lock_file_was_deleted(runs: Runs, tmp_path: Path) -> None:
+    with files.lock(tmp_path / ".lock"):
+        (tmp_path / ".lock").unlink()
+        done = runs.command("main", *ARGUMENTS, f"--workdir={tmp_path}")
+    assert "expected no other run here, found another process at work" in done.stderr
+    assert done.returncode == 2
+
+
 def test_summary_of_a_result(runs: Runs) -> None:
     result = read(runs.work / "first", "result.json") | {"seconds/total": 12.34, "test/accuracy": 0.98765}
     text = run_folder.summary(result | {"test/count": 10_000, "step": 4690, "epoch": 10.0}, Path("runs/base"))

@@ -6,7 +6,6 @@ grid or random setting depends on n alone; a suggestion of TPE on n and the resu
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -181,10 +180,9 @@ class Study:
 
     def _told(self, state: str, value: float | None) -> tuple[TrialState, float | None]:
         """What Optuna is told of a trial that ended in a state with a value."""
-        if state == PRUNED:
-            return TrialState.PRUNED, None
-        worst = math.inf if self._study.direction == StudyDirection.MINIMIZE else -math.inf
-        return TrialState.COMPLETE, worst if value is None else value
+        # TPE counts pruned trials among the bad ones. One that diverged has no value: -inf would be in every
+        # mean and picture of whoever reads the study, and failed trials TPE leaves out.
+        return (TrialState.PRUNED, None) if state == PRUNED or value is None else (TrialState.COMPLETE, value)
 
     def _claim(self, claims: dict[str, str]) -> None:
         """Refuses a study of this name that another sweep has begun, and one that was changed."""

@@ -35,6 +35,7 @@ def main() -> None:
     """Restores the parameters and scores the split."""
     workdir, name = Path(flags.FLAGS.workdir), flags.FLAGS.split
     experiment = run_folder.experiment(workdir)
+    run_folder.require_checkpoint(workdir, flags.FLAGS.checkpoint)
     experiment_file.add_roots(run_folder.source_roots(workdir))
     terminal = Terminal()
     dataset = data.load(experiment.dataset, terminal.report)
@@ -72,6 +73,7 @@ def main() -> None:
         f"{means[f'{name}/count']:,} images{others}, in {elapsed:.2f} s; "
         f"parameters after step {found.step:,} of {workdir}"
     )
+    terminal.require_written()
 
 
 def _rows(counts: np.ndarray) -> list[tuple[object, ...]]:

@@ -45,6 +45,7 @@ def main() -> int:
 
     workdir = Path(flags.FLAGS.workdir)
     experiment = run_folder.experiment(workdir)
+    run_folder.require_checkpoint(workdir, flags.FLAGS.checkpoint)
     experiment_file.add_roots(run_folder.source_roots(workdir))
     terminal = Terminal()
     dataset = data.load(experiment.dataset, terminal.report)
@@ -88,6 +89,7 @@ def _classify(
         terminal.say(f"{name}: class {row.argmax()}")
         terminal.say("  " + "  ".join(f"{label}: {p:.4f}" for label, p in enumerate(row)))
     terminal.say(f"parameters after step {found.step:,} of {workdir}")
+    terminal.require_written()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from mmids_cnn.errors import FaultError
+
 MODES = ("auto", "bar", "plain", "none")
 PLAIN_SECONDS = 10.0  # between plain lines of progress
 _NARROW = 75  # columns that a bar needs beside a rate
@@ -20,10 +22,13 @@ _NARROW = 75  # columns that a bar needs beside a rate
 class _Console(Console):
     """Goes on in silence where nobody reads (`| head`) or a disk is full: a run is worth more than that."""
 
+    failed: OSError | None = None
+
     def _check_buffer(self) -> None:
         try:
             super()._check_buffer()  # calls `on_broken_pipe` where whoever reads has gone
         except OSError as error:
+            self.failed = error
             with contextlib.suppress(OSError):
                 sys.stderr.write(f"note: standard output cannot be written: {error.strerror}\n")
             self.on_broken_pipe()
@@ -58,6 +63,11 @@ class Terminal:
     def say(self, text: str) -> None:
         """A line that belongs to the result."""
         self.console.print(text, markup=False)
+
+    def require_written(self) -> None:
+        """Raises `FaultError` where a result that is nowhere else was not shown; readers may go away."""
+        if self.console.failed:
+            raise FaultError("standard output: expected that it can be written; send it to another place")
 
     def note(self, text: str) -> None:
         """A line that mode 'none' leaves out."""

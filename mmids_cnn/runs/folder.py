@@ -160,6 +160,20 @@ def experiment(workdir: Path) -> config_lib.Experiment:
     return config_lib.resolve(content, recorded=True)
 
 
+def require_checkpoint(workdir: Path, which: str) -> None:
+    """Raises `RunError` unless a run has checkpoints, and what is asked for may be one of them.
+
+    Args:
+      workdir: the run folder.
+      which: 'newest', 'best', or a step.
+    """
+    steps = files.numbered(workdir / CHECKPOINTS)
+    if not steps:
+        raise RunError(f"{workdir}: expected checkpoints, found none; train it first")
+    if which not in ("newest", "best", *map(str, steps)):
+        raise RunError(f"--checkpoint: expected newest, best or one of the steps {steps}, got {which!r}")
+
+
 def provenance(workdir: Path) -> dict[str, Any]:
     """Where what is in a folder comes from; empty where that is not known."""
     return _intact(workdir, PROVENANCE) or {}

@@ -43,20 +43,16 @@ def load(
       RunError: there is no checkpoint, or the one asked for is not there, not whole or of another network.
       ConfigError: the network is one of your own that cannot be imported any more.
     """
+    run_folder.require_checkpoint(workdir, which)
     folder = workdir / run_folder.CHECKPOINTS
-    steps = checkpoints.steps(folder)
     if which == "newest":
         found = checkpoints.newest(folder, warn)
     elif which == "best":
         found = checkpoints.best(folder, warn)
-    elif which in map(str, steps):
-        found = checkpoints.restore(folder, int(which))
-    elif steps:
-        raise RunError(f"--checkpoint: expected newest, best or one of the steps {steps}, got {which!r}")
     else:
-        found = None
+        found = checkpoints.restore(folder, int(which))
     if found is None:
-        raise RunError(f"{workdir}: expected checkpoints, found none; train it first")
+        raise RunError(f"{workdir}: expected a checkpoint that is whole, found none; train it again")
     if found.meta["data"] != dataset.fingerprint:
         raise RunError(
             f"{workdir}: expected the data it was trained on (fingerprint {found.meta['data'][:16]}), "

@@ -37,12 +37,6 @@ class Best(NamedTuple):
     step: int = -1
 
 
-def steps(folder: Path) -> list[int]:
-    """Steps for which there is a checkpoint in a folder, whole or not, ascending."""
-    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-    return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
-
-
 def restore(folder: Path, step: int) -> Restored:
     """Restores one checkpoint of a folder.
 
@@ -71,7 +65,7 @@ def restore(folder: Path, step: int) -> Restored:
 
 def whole(folder: Path, warn: Callable[[str], None]) -> Iterator[Restored]:
     """The checkpoints of a folder that are whole, the newest first; `warn` is told why another is skipped."""
-    for step in reversed(steps(folder)):
+    for step in reversed(files.numbered(folder)):
         try:
             yield restore(folder, step)
         except RunError as error:
@@ -85,9 +79,10 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Restored | None:
       RunError: there are checkpoints, and all are damaged.
     """
     found = next(whole(folder, warn), None)
-    if found is None and steps(folder):
+    if found is None and files.numbered(folder):
         raise RunError(
-            f"{folder}: expected a whole checkpoint, found {len(steps(folder))} damaged; put a copy back, or "
+            f"{folder}: expected a whole checkpoint, found "
+            f"{len(files.numbered(folder))} damaged; put a copy back, or "
             "start again with another --workdir"
         )
     return found
@@ -105,7 +100,7 @@ def best(folder: Path, warn: Callable[[str], None]) -> Restored | None:
 
 def set_aside(folder: Path, after: int) -> None:
     """Moves checkpoints after a step, which were skipped, away: to be saved again, and looked at still."""
-    for step in steps(folder):
+    for step in files.numbered(folder):
         if step > after:
             aside = folder.with_name("checkpoints.damaged") / str(step)
             aside.parent.mkdir(exist_ok=True)

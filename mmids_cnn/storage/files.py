@@ -109,6 +109,12 @@ def digest(path: Path) -> str | None:
         return None
 
 
+def numbered(folder: Path) -> list[int]:
+    """Numbers that are names in a folder, ascending; a missing folder has none."""
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+
+
 def writable(folder: Path) -> bool:
     """Whether a file can be made in a folder, tried out: permissions alone do not tell (read-only disks)."""
     try:

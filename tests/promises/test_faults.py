@@ -113,6 +113,21 @@ def test_output_that_cannot_be_written(place: Place, unbroken: Path, to: str, li
 
 
 @pytest.mark.parametrize("module", ["evaluate", "predict"])
+def test_answer_that_cannot_be_written(place: Place, unbroken: Path, module: str) -> None:
+    """It is nowhere else, unlike what a run shows."""
+    processes.fresh(unbroken, place.work / "run")
+    index = ["--test_index=0"] if module == "predict" else []
+    command = place.command("run", *index, module=module)
+    done = place.forking.start(
+        command, place.work, place.environment(), Path("/dev/full"), place.work / "err"
+    )
+    assert done.wait(60) == 1
+    note, error = (place.work / "err").read_text().splitlines()
+    assert note == "note: standard output cannot be written: No space left on device"
+    one_line(error + "\n", "standard output: expected that it can be written; .*")
+
+
+@pytest.mark.parametrize("module", ["evaluate", "predict"])
 def test_checkpoint_that_is_passed_over_is_named(place: Place, unbroken: Path, module: str) -> None:
     workdir = processes.fresh(unbroken, place.work / "run")
     newest, before = steps(workdir)[-1], steps(workdir)[-2]

@@ -255,7 +255,7 @@ def test_fingerprint_is_of_the_parameters_and_their_paths(runs: Runs) -> None:
 def test_best_checkpoint_is_never_chosen_by_the_test_split(runs: Runs, name: str, by: str, sign: int) -> None:
     folder = runs.work / name
     expected = {row["step"]: sign * row[by] for row in rows(folder)[1:]}
-    saved = checkpoints.steps(folder / "checkpoints")
+    saved = files.numbered(folder / "checkpoints")
     scores = {step: checkpoints.restore(folder / "checkpoints", step).meta["score"] for step in saved}
     assert scores == expected
 

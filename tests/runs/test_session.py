@@ -64,7 +64,7 @@ def test_scoring_that_a_signal_broke_off_is_in_the_checkpoint_in_the_end(
         patch.setattr(signals, "requested", lambda: sent[0] if sent else None)
         with pytest.raises(signals.InterruptedRunError):
             run.execute(experiment, tmp_path / "it", Terminal("none"))
-    assert checkpoints.steps(tmp_path / "it" / "checkpoints") == [12, 24]
+    assert files.numbered(tmp_path / "it" / "checkpoints") == [12, 24]
     assert len(run_folder.metrics(tmp_path / "it")) == 1
     run.execute(experiment, tmp_path / "it", Terminal("none"))
     assert processes.bits(tmp_path / "it") == processes.bits(tmp_path / "unbroken")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmids_cnn.errors import FaultError, RunError
-from mmids_cnn.storage import checkpoints, digests
+from mmids_cnn.storage import checkpoints, digests, files
 from tests.support import processes
 
 Tree = dict[str, Any]
@@ -73,7 +73,7 @@ def restored_step(folder: Path) -> tuple[int, list[str]]:
 
 
 def test_round_trip(saved: Path) -> None:
-    assert checkpoints.steps(saved) == list(STEPS)
+    assert files.numbered(saved) == list(STEPS)
     for step in STEPS:
         found = checkpoints.restore(saved, step)
         assert (found.step, found.meta["data"], found.meta["score"]) == (step, "d", -step)

@@ -110,6 +110,7 @@ def hit_somewhere(place: Place, name: str, subject: Subject, often: list[str], r
     number, forked = rng.choice(SIGNALS), rng.random() < 0.9
     process = place.start(name, *subject.arguments, *often, forked=forked)
     workdir, delay = place.work / name, rng.uniform(0, 0.4)
+    processes.until(process, lambda: processes.catches(process))  # before that any program just ends
     moments: list[Callable[[], bool]] = [
         lambda: (workdir / "provenance.json").exists(),
         lambda: processes.saving(workdir) or any(workdir.glob("populations/*")),
@@ -118,7 +119,6 @@ def hit_somewhere(place: Place, name: str, subject: Subject, often: list[str], r
         processes.until(process, rng.choice(moments))
         time.sleep(delay if rng.random() < 0.5 else delay / 20)
     else:
-        processes.until(process, lambda: processes.catches(process))
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(rng.uniform(0, 6))
     process.send_signal(number)

@@ -127,8 +127,8 @@ def make_folder(root: Path) -> Path:
     config.dataset.data_dir = str(root / "data")
     experiment = config_lib.resolve(config)
     data.load(experiment.dataset)
-    for path in (folder / "run", root / "home"):
-        path.mkdir()
+    for path in (folder / "run" / run_folder.CHECKPOINTS / "1", root / "home"):
+        path.mkdir(parents=True)
     files.write_json(folder / "run" / run_folder.CONFIG, config_lib.to_dict(experiment))
     files.write_json(folder / "run" / run_folder.PROVENANCE, {"dataset": {}, "packages": {}})
     numbers = ("step", "epoch", "images_per_second", "test/count", "test/accuracy", "test/loss")

@@ -41,9 +41,18 @@ def get_config() -> ConfigDict:
     config.optimizer.schedule = "constant"  # "constant", "cosine", "one_cycle" or your own, over all epochs
     config.optimizer.warmup_fraction = 0.0  # part of all steps with rising rate; 0 <= f < 1
 
+    config.augment = ConfigDict()  # random changes of the training images, each up to so much; 0: none
+    config.augment.shift = 0.0  # pixels, along each side; 0 to 128
+    config.augment.rotation = 0.0  # degrees, either way; 0 to 180
+    config.augment.scale = 0.0  # larger or smaller by this fraction; 0 to 0.5
+    config.augment.shear = 0.0  # pixels a row is moved for each pixel that it is off the middle; 0 to 1
+    config.augment.cutout = 0.0  # side of a square that is blackened, pixels; 0 to 4096
+
     config.train = ConfigDict()
     config.train.loss = "cross_entropy"  # what is minimised: "cross_entropy", "squared_error" or your own
     config.train.label_smoothing = 0.0  # mass spread evenly over all classes; 0 <= s < 1
+    config.train.clip_norm = 0.0  # longer gradients are cut to this norm, of all parameters; 0: never
+    config.train.average_decay = 0.0  # a step of the moving average of weights that is scored; 0: none
     config.train.precision = "float32"  # of products: "tensorfloat32", "bfloat16" on accelerators alone
     config.train.on_nonfinite = "stop"  # a loss that is not finite: "stop", or "skip" that step
 

@@ -52,8 +52,9 @@ def get_config() -> ConfigDict:
 
 def _nothing() -> ConfigDict:
     """Every leaf that can be swept, left as it is."""
-    space = ConfigDict({"num_epochs": "", "batch_size": "", "model": {}, "optimizer": {}, "train": {}})
-    for section in ("model", "optimizer", "train"):
+    space = ConfigDict({"num_epochs": "", "batch_size": "", "model": {}})
+    for section in ("model", "optimizer", "augment", "train"):
+        space[section] = {}
         for leaf in base.get_config()[section]:
             space[section][leaf] = ""
     return space

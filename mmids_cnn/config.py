@@ -24,6 +24,11 @@ def _folder(expects: str) -> Any:
     return leaf(expects, holds, changes_result=False)
 
 
+def _strength(unit: str, most: int | float) -> Any:
+    expects = f"a number with 0 <= x <= {most}, {unit}"
+    return leaf(expects, lambda value: 0 <= value <= most, traced=True, before=0.0)
+
+
 def _is_name(value: str) -> bool:
     """Whether a data set can have a name, and folders of the name stay inside the data folder."""
     parts = [part.strip() for part in value.split("/")]
@@ -110,11 +115,26 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """How strongly training images are changed at random; 0 is not at all."""
+
+    shift: float = _strength("pixels", 128)
+    rotation: float = _strength("degrees", 180)
+    scale: float = _strength("a fraction", 0.5)
+    shear: float = _strength("a fraction", 1)
+    cutout: float = _strength("pixels", 4096)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
     """The loss, the arithmetic, and what to do when it breaks down."""
 
     loss: str = named("losses", "LOSSES", before="cross_entropy")
     label_smoothing: float = leaf("a number with 0 <= s < 1", lambda value: 0 <= value < 1, traced=True)
+    clip_norm: float = leaf("a finite number >= 0", lambda value: value >= 0, traced=True, before=0.0)
+    average_decay: float = leaf(
+        "a number with 0 <= d < 1", lambda value: 0 <= value < 1, traced=True, before=0.0
+    )
     precision: str = one_of("float32", "tensorfloat32", "bfloat16")
     on_nonfinite: str = one_of("stop", "skip")
 
@@ -158,6 +178,7 @@ class Experiment:
     dataset: Dataset
     model: Model
     optimizer: Optimizer
+    augment: Augment
     train: Train
     eval: Eval
     checkpoint: Checkpoint

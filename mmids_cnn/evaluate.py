@@ -71,7 +71,7 @@ def main() -> None:
     terminal.say(
         f"{name} accuracy {metrics.metric('accuracy').show(means[f'{name}/accuracy'])} of "
         f"{means[f'{name}/count']:,} images{others}, in {elapsed:.2f} s; "
-        f"parameters after step {found.step:,} of {workdir}"
+        f"{found.what} after step {found.step:,} of {workdir}"
     )
     terminal.require_written()
 

@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Integer, PRNGKeyArray
 
 # Ids are part of what makes a run reproducible: never change or reuse one.
-_STREAMS = {"params": 0, "order": 1, "dropout": 2}
+_STREAMS = {"params": 0, "order": 1, "dropout": 2, "augment": 3}
 
 
 def stream(seed: int | Integer[Array, ""], name: str) -> PRNGKeyArray:

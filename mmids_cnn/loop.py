@@ -27,6 +27,9 @@ class Seconds:
     eval: float = 0.0
 
 
+LIVE = "live"
+"""What columns of the weights themselves are called (`test_live/accuracy`), where their average is scored."""
+
 Row = dict[str, float | int]
 """Metrics by name, after `step` steps."""
 
@@ -159,9 +162,14 @@ def fit(
 def _rows(
     step: int, epoch: float, state: train.TrainState, scorer: score.Scorer, stop: Callable[[], bool]
 ) -> tuple[Row, ...]:
-    scores = scorer(state.variables, stop)
+    scores = scorer(state.scored, stop)
     if scores is None:
         return ()
+    if state.program.averages:
+        live = scorer(state.variables, stop)
+        if live is None:
+            return ()
+        scores |= {f"{split}_{LIVE}": sums for split, sums in live.items()}
     splits = ("train", *scores)
     scores = jax.device_get({"train": state.sums, **scores})
 

@@ -49,13 +49,21 @@ SCHEDULES: dict[str, Fall] = {
     "one_cycle": lambda passed: 1 - passed,
 }
 
+
+def _kernels(params: Any) -> Any:
+    """Which parameters decay: biases, and scales of norms, have one axis and do not."""
+    return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
 Optimizer = Callable[[Any, Float[Array, ""]], optax.GradientTransformation]
 """From `Hyperparams` and the learning rate of a step to an optax optimizer whose state depends on neither."""
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "adam": lambda h, rate: optax.adam(rate, b1=h.b1, b2=h.b2, eps=h.eps),
-    "adamw": lambda h, rate: optax.adamw(rate, b1=h.b1, b2=h.b2, eps=h.eps, weight_decay=h.weight_decay),
-    "lion": lambda h, rate: optax.lion(rate, b1=h.b1, b2=h.b2, weight_decay=h.weight_decay),
+    "adamw": lambda h, rate: optax.adamw(
+        rate, b1=h.b1, b2=h.b2, eps=h.eps, weight_decay=h.weight_decay, mask=_kernels
+    ),
+    "lion": lambda h, rate: optax.lion(rate, b1=h.b1, b2=h.b2, weight_decay=h.weight_decay, mask=_kernels),
     "sgd": lambda h, rate: optax.sgd(rate, momentum=h.b1),
 }
 
@@ -121,6 +129,12 @@ def update(
             "its state or of parameters; correct it"
         )
     return after
+
+
+def clip(gradient: Any, norm: Float[Array, ""]) -> Any:
+    """A gradient cut to a norm, taken over all its numbers, if it is longer."""
+    factor = jnp.minimum(1, norm / jnp.maximum(optax.tree.norm(gradient), jnp.finfo(jnp.float32).tiny))
+    return jax.tree.map(lambda x: x * factor, gradient)
 
 
 _LEAF, _OF_PARAMETERS = "optimizer.name", "an optimizer of these parameters"

@@ -88,7 +88,7 @@ def _classify(
     for name, row in zip(names, probabilities, strict=True):
         terminal.say(f"{name}: class {row.argmax()}")
         terminal.say("  " + "  ".join(f"{label}: {p:.4f}" for label, p in enumerate(row)))
-    terminal.say(f"parameters after step {found.step:,} of {workdir}")
+    terminal.say(f"{found.what} after step {found.step:,} of {workdir}")
     terminal.require_written()
 
 

@@ -160,10 +160,10 @@ def build(cls: type, tree: Any, path: str = "", *, recorded: bool = False) -> An
     for name, rule in fields.items():
         if name not in given and recorded and rule is not None and rule.before is not ...:
             values[name] = rule.before
-        elif name not in given:
+        elif name not in given and not (recorded and dataclasses.is_dataclass(hints[name])):
             raise ConfigError(f"config.{path}{name}: missing; start the experiment from experiments/base.py")
         elif dataclasses.is_dataclass(hints[name]):
-            values[name] = build(hints[name], given[name], f"{path}{name}.", recorded=recorded)
+            values[name] = build(hints[name], given.get(name, {}), f"{path}{name}.", recorded=recorded)
         elif rule is None:
             values[name] = hints[name].build(given[name], f"{path}{name}.", recorded=recorded)
         else:

@@ -13,8 +13,8 @@ import optax
 from flax import serialization, traverse_util
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
+from mmids_cnn import augment, data, keys, losses, model, optimizer, sums
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, keys, losses, model, optimizer, sums
 from mmids_cnn.devices import compilation, cores, device, microbatches
 from mmids_cnn.errors import ConfigError
 
@@ -39,6 +39,9 @@ class Program:
     cut: microbatches.Cut
     total_steps: int  # what a schedule spans; 0 where it is constant, so that longer runs share a program
     skip_nonfinite: bool
+    augments: bool  # whether images are changed at random
+    clips: bool  # whether long gradients are cut
+    averages: bool  # whether a moving average of the variables is kept, and scored
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -51,6 +54,7 @@ class TrainState(flax.struct.PyTreeNode):
     params: model.Params
     collections: model.Variables  # the network's other variables, 'batch_stats' for one; most have none
     opt_state: optax.OptState
+    average: model.Variables  # the moving average of `variables`, if the program has one
     sums: sums.Sums  # of the training examples of the current epoch, as they were seen
     nonfinite: Int32[Array, ""]  # steps whose loss or new state was not finite
     h: optimizer.Hyperparams
@@ -60,6 +64,11 @@ class TrainState(flax.struct.PyTreeNode):
     def variables(self) -> model.Variables:
         """What the network is applied with."""
         return {"params": self.params, **self.collections}
+
+    @property
+    def scored(self) -> model.Variables:
+        """The variables that count: their moving average, where there is one."""
+        return self.average or self.variables
 
     @property
     def population(self) -> int | None:
@@ -112,6 +121,9 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
         cut=microbatches.WHOLE if whole else cut,
         total_steps=0 if timeless else steps_per_epoch(len(split.labels), size) * experiment.num_epochs,
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
+        augments=augment.is_on(experiment.augment),
+        clips=experiment.train.clip_norm > 0,
+        averages=experiment.train.average_decay > 0,
     )
     if config_lib.sources(experiment):
         _require_usable(made, dataset.image_shape)
@@ -208,6 +220,7 @@ def init_from(h: optimizer.Hyperparams, program: Program, image_shape: tuple[int
         params=params,
         collections=variables,
         opt_state=optimizer.init(program.optimizer, h, params),
+        average={"params": params, **variables} if program.averages else {},
         sums=sums.zero(program.metrics, program.network.classes),
         nonfinite=jnp.int32(0),
         h=h,
@@ -256,10 +269,14 @@ def loss_fn(
     Returns:
       The loss of the valid examples over `count`; their sums, and the other variables after the step.
     """
+    images = batch.images
+    if program.augments:
+        drawn = augment.draw(jax.random.fold_in(keys.stream(h.seed, "augment"), step), position)
+        images = augment.augment(images, drawn, h)
     key = jax.random.fold_in(keys.stream(h.seed, "dropout"), step)
     key = jax.random.fold_in(key, position[0])  # each slice draws its own
     variables = {"params": params, **collections}
-    logits, collections = model.apply_train(program.network, variables, batch.images, batch.valid, key)
+    logits, collections = model.apply_train(program.network, variables, images, batch.valid, key)
     each = losses.each(program.loss, logits, batch.labels, h)
     loss = jnp.where(batch.valid, each, 0).sum() / count
     return loss, (sums.add_up(program.metrics, logits, batch.labels, batch.valid), collections)
@@ -289,12 +306,16 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, sums.Sums]:
     add_up = microbatches.add_up(differentiate, program.cut)
     shared = (state.params, batch.valid.sum(), h, state.step)
     (loss, (batch_sums, collections)), gradient = add_up((batch, position), *shared)
+    if program.clips:
+        gradient = optimizer.clip(gradient, h.clip_norm)
     rate = optimizer.learning_rate(program.schedule, program.total_steps, h, state.step)
     params, opt_state = optimizer.update(program.optimizer, h, rate, gradient, state.opt_state, state.params)
+    variables = {"params": params, **collections}
     proposed = state.replace(
         params=params,
         collections=collections,
         opt_state=opt_state,
+        average=_averaged(state, variables) if program.averages else state.average,
         sums=state.sums + batch_sums,
     )
     # Parameters and moments show what is wrong with a gradient, and what a finite one makes overflow: the
@@ -310,13 +331,26 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, sums.Sums]:
     ), batch_sums
 
 
+def _averaged(state: TrainState, variables: model.Variables) -> model.Variables:
+    """The moving average after a step that led to some variables.
+
+    Its decay rises to the one that is set, so that the first steps are forgotten: min(d, (1 + t) / (10 + t)),
+    as in TensorFlow's ExponentialMovingAverage with `num_updates`.
+    """
+    decay = jnp.minimum(state.h.average_decay, (1 + state.step) / (10 + state.step))
+    mix = lambda old, new: new + decay * (old - new) if jnp.issubdtype(new.dtype, jnp.floating) else new  # noqa: E731
+    return jax.tree.map(mix, state.average, variables)
+
+
 def trained(state: TrainState) -> dict[str, Any]:
     """What training has made of the network, which a fingerprint is taken of: all variables, as nested dicts.
 
     Parameters are under their own paths (`Dense_0/bias`), other variables under their collection's
-    (`batch_stats/BatchNorm_0/mean`), or one that says so, where a layer has the name of a collection.
+    (`batch_stats/BatchNorm_0/mean`), or one that says so, where a layer has the name of a collection; so is
+    the moving average, `average/params/Dense_0/bias`.
     """
-    params, others = map(serialization.to_state_dict, (state.params, state.collections))
+    averages = {"average": state.average} if state.average else {}
+    params, others = map(serialization.to_state_dict, (state.params, {**state.collections, **averages}))
     return params | {f"{x} (collection)" if x in params else x: others[x] for x in others}
 
 

@@ -14,7 +14,7 @@ from mmids_cnn import data, feed, loop, score, train
 from mmids_cnn import epoch as epoch_lib
 from mmids_cnn.devices import mesh
 from mmids_cnn.errors import ConfigError
-from tests.support.suite import Vary, digests, step
+from tests.support.suite import EVERYTHING, Vary, digests, step
 
 TINY = {"channels": (2,)}
 
@@ -73,7 +73,8 @@ def test_resident_and_streamed_give_the_same_bits(
     pieces: list[tuple[int, int]],
 ) -> None:
     monkeypatch.setattr(feed, "_CHUNK_STEPS", 3)
-    experiment = vary(batch_size=batch_size, model={"channels": channels})
+    more = EVERYTHING if batch_size == 32 else {}
+    experiment = vary(batch_size=batch_size, model={"channels": channels}, **more)
     split = small.splits["train"]
     resident = run(feed.Resident(split, batch_size), experiment, small, pieces)
     streamed = run(feed.Streamed(split, batch_size), experiment, small, pieces)
@@ -259,7 +260,7 @@ def test_number_of_devices_changes_no_bit(
     schedule = {"name": "adamw", "schedule": "one_cycle", "weight_decay": 1e-2}
     channels = (8, 8) if batch_size == 128 else (4,)  # with the layer of many channels, and without
     settings = {"dataset": {"placement": placement}, "optimizer": schedule, "model": {"channels": channels}}
-    experiment = vary(batch_size=batch_size, **settings)
+    experiment = vary(batch_size=batch_size, **settings, **(EVERYTHING if batch_size == 128 else {}))
     cut = train.program(experiment, small).cut
     assert (cut.groups, cut.slices) == {128: (4, 1), 512: (8, 2), 251: (8, 1)}[batch_size]
     assert cut.devices == jax.device_count() == 2

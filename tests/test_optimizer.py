@@ -57,8 +57,8 @@ def test_first_adam_step_moves_each_weight_by_the_rate_whatever_its_gradient(var
 
 @pytest.mark.parametrize(("name", "decay"), [("adam", 0.0), ("adamw", 0.1)])
 def test_three_steps_of_adam_on_a_quadratic(vary: Vary, name: str, decay: float) -> None:
-    start = np.array([1.0, -0.02, 1e-3, 3e-5], np.float32)
-    curvature = np.array([1, 50, -20, 1e-4], np.float32)
+    start = np.array([[1.0, -0.02, 1e-3, 3e-5]], np.float32)
+    curvature = np.array([[1, 50, -20, 1e-4]], np.float32)
     x, gradients = start.astype(np.float64), []
     for _ in range(3):
         gradients.append((curvature * x).astype(np.float32))
@@ -137,11 +137,33 @@ def test_steps_follow_the_schedule(vary: Vary, small: data.Dataset, batch_of: Ba
 
 def test_first_lion_step_moves_each_weight_by_the_rate_in_the_direction_of_its_gradient(vary: Vary) -> None:
     """Chen et al., arXiv 2302.06675, algorithm 2: the sign of b1 m + (1 - b1) g, and decay beside it."""
-    start, gradient = jnp.array([1.0, -2.0, 0.5, 0.0]), jnp.array([1e-6, -3.0, 40.0, 0.0])
+    start, gradient = jnp.array([[1.0, -2.0, 0.5, 0.0]]), jnp.array([[1e-6, -3.0, 40.0, 0.0]])
     h = hyperparams(vary, name="lion", weight_decay=0.1)
     got = run_optax("lion", h, start, [gradient])
     want = start - LEARNING_RATE * (np.sign(gradient) + 0.1 * start)
     np.testing.assert_allclose(got, want, atol=4 * U)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_biases_and_scales_do_not_decay(vary: Vary, name: str) -> None:
+    x = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}
+    h = hyperparams(vary, name=name, weight_decay=0.1)
+    got = run_optax(name, h, x, [jax.tree.map(jnp.zeros_like, x)])
+    np.testing.assert_allclose(got["kernel"], 3 - LEARNING_RATE * 0.1 * 3, atol=4 * U)
+    np.testing.assert_array_equal(got["bias"], x["bias"])
+
+
+@pytest.mark.parametrize(("norm", "factor"), [(26.0, 1.0), (13.0, 1.0), (6.5, 0.5), (1e-3, 1e-3 / 13)])
+def test_long_gradients_are_cut(norm: float, factor: float) -> None:
+    """Pascanu et al., arXiv 1211.5063, algorithm 1, over all parameters."""
+    gradient = {"a": jnp.array([[3.0, -4.0]]), "b": jnp.array([0.0, 12.0])}
+    got = optimizer.clip(gradient, jnp.float32(norm))
+    for name, x in gradient.items():
+        np.testing.assert_allclose(got[name], factor * x, rtol=4 * U)
+
+
+def test_gradient_of_zeros_is_not_cut() -> None:
+    np.testing.assert_array_equal(optimizer.clip({"a": jnp.zeros(3)}, jnp.float32(1))["a"], 0)
 
 
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)

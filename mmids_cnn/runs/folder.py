@@ -217,9 +217,13 @@ def summary(result: dict[str, Any], workdir: Path) -> str:
     """The result in a few lines."""
     accuracy, loss = (metrics_lib.metric(name).show(result[f"test/{name}"]) for name in ("accuracy", "loss"))
     epochs = "epoch" if result["epoch"] == 1 else "epochs"
+    live = result.get("test_live/accuracy")
+    which = (
+        f", averaged weights; {metrics_lib.metric('accuracy').show(live)} by the last ones" if live else ""
+    )
     return (
         f"test accuracy {accuracy} of {result['test/count']:,} images "
-        f"(loss {loss}) after {result['epoch']:g} {epochs}, {result['step']:,} steps\n"
+        f"(loss {loss}{which}) after {result['epoch']:g} {epochs}, {result['step']:,} steps\n"
         f"{result['seconds/total']:.1f} s: data {result['seconds/data']:.1f}, "
         f"compile {result['seconds/compile']:.1f}, train {result['seconds/train']:.1f} "
         f"({result['images_per_second']:,.0f} images/s), evaluate {result['seconds/eval']:.1f}\n"

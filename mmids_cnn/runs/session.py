@@ -145,7 +145,7 @@ def _line(row: loop.Row, seconds: float) -> str:
 def _result(point: loop.Point, rows: Rows, clock: Clock) -> dict[str, Any]:
     seconds = clock.read(point.seconds, point.images)
     images = seconds.pop("images")
-    scores = {k: v for k, v in rows[-1].items() if k.split("/")[0] in ("test", "validation")}
+    scores = {k: v for k, v in rows[-1].items() if "/" in k and not k.startswith("train/")}
     return {
         "step": point.step,
         "epoch": point.epoch,

@@ -16,11 +16,19 @@ from mmids_cnn.storage import checkpoints
 
 
 class Trained(NamedTuple):
-    """A network, its variables, and how many steps they were trained for."""
+    """A network as it was trained.
+
+    Attributes:
+      network: the network.
+      variables: its variables, those that count: their moving average, where the run kept one.
+      step: how many steps they were trained for.
+      what: 'parameters' or 'averaged parameters', for whoever shows what they gave.
+    """
 
     network: model.Network
     variables: model.Variables
     step: int
+    what: str = "parameters"
 
 
 def load(
@@ -69,14 +77,17 @@ def load(
     for name, source in provenance.sources(config_lib.sources(experiment)).items():
         if source["sha256"] != found.meta.get("sources", {}).get(name, source)["sha256"]:
             warn(f"the source of {name} was changed since {workdir} was trained")
-    saved = {"params": found.tree["params"], **(found.tree.get("collections") or {})}
+    live = {"params": found.tree["params"], **(found.tree.get("collections") or {})}
+    average = found.tree.get("average")
+    saved = average or live
     fresh = jax.eval_shape(lambda: model.init(network, jax.random.key(0), dataset.image_shape))
     if _shapes(saved) != _shapes(fresh):
         raise RunError(
             f"{workdir}: expected variables of the network that was trained, found another of its name; put "
             f"the source of {experiment.model.name} back"
         )
-    return Trained(network, serialization.from_state_dict(fresh, saved), found.step)
+    what = "averaged parameters" if average else "parameters"
+    return Trained(network, serialization.from_state_dict(fresh, saved), found.step, what)
 
 
 def _shapes(variables: model.Variables) -> dict[tuple[str, ...], tuple[int, ...]]:

@@ -11,7 +11,14 @@ from mmids_cnn.errors import ConfigError
 from mmids_cnn.sweeps import space
 from mmids_cnn.sweeps.plan import Axis, Plan, Sweep, vary
 
-_SWEPT = ("num_epochs", "batch_size", "model.", "optimizer.", "train.")  # leaves, or sections of them
+_SWEPT = (
+    "num_epochs",
+    "batch_size",
+    "model.",
+    "optimizer.",
+    "augment.",
+    "train.",
+)  # leaves, or sections of them
 
 
 def is_sweep(config: Any) -> bool:

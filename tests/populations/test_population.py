@@ -11,7 +11,7 @@ import pytest
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, train
 from mmids_cnn.populations import population
-from tests.support.suite import Vary, digests
+from tests.support.suite import EVERYTHING, Vary, digests
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -59,10 +59,17 @@ def members(vary: Vary) -> list[config_lib.Experiment]:
         vary(
             seed=seed,
             optimizer={"name": "adamw", "learning_rate": rate, "b1": b1, "weight_decay": decay},
+            augment={name: value * share for name, value in EVERYTHING["augment"].items()},
+            train={name: value * share for name, value in EVERYTHING["train"].items()},
             **small,
         )
-        for seed, rate, b1, decay in zip(
-            (0, 0, 5, 6), RATES, (0.9, 0.8, 0.9, 0.95), (0, 1e-2, 0, 1e-3), strict=True
+        for seed, rate, b1, decay, share in zip(
+            (0, 0, 5, 6),
+            RATES,
+            (0.9, 0.8, 0.9, 0.95),
+            (0, 1e-2, 0, 1e-3),
+            (1.0, 0.5, 0.1, 0.7),
+            strict=True,
         )
     ]
 

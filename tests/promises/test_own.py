@@ -22,7 +22,7 @@ from mmids_cnn.populations import population
 from mmids_cnn.runs import trained
 from mmids_cnn.storage import checkpoints
 from tests.support import idx_files, sweeping
-from tests.support.suite import ROOT, BatchOf, CommandLine, Vary, digests, step
+from tests.support.suite import EVERYTHING, ROOT, BatchOf, CommandLine, Vary, digests, step
 
 RESNET = {"name": "experiments.own_network:ResNet", "width": 4, "blocks": 0, "dropout": 0.25}
 # What the README shows of a network, an optimizer, a schedule, a loss and a metric.
@@ -52,7 +52,7 @@ def get_config():
 @pytest.fixture(scope="module")
 def own(vary: Vary) -> config_lib.Experiment:
     """A small residual network with batch norm and dropout."""
-    return tree_with(vary(), RESNET)
+    return tree_with(vary(**EVERYTHING), RESNET)
 
 
 def tree_with(experiment: config_lib.Experiment, settings: dict[str, Any]) -> config_lib.Experiment:
@@ -68,9 +68,9 @@ def mean_of_first_layer(state: train.TrainState, images: jax.Array) -> np.ndarra
 
 
 def test_statistics_are_those_of_the_whole_batch_without_its_padding(
-    own: config_lib.Experiment, small: data.Dataset, batch_of: BatchOf
+    vary: Vary, small: data.Dataset, batch_of: BatchOf
 ) -> None:
-    state = train.init_state(own, small)
+    state = train.init_state(tree_with(vary(), RESNET), small)
     assert state.program.cut.in_one_piece
     batch = batch_of(range(96), 128)
     after, sums = step(state, batch)
@@ -168,6 +168,11 @@ def test_own_network_from_the_command_line(few: Path, tmp_path: Path, command_li
         *(f"--config={ROOT}/experiments/base.py", "--config.model.name=experiments.own_network:ResNet"),
         *("--config.model.width=4", "--config.model.blocks=0", "--config.model.dropout=0.25"),
         *("--config.dataset.name=few", f"--config.dataset.archives={few}", "--config.batch_size=48"),
+        *(
+            f"--config.{section}.{leaf}={value}"
+            for section, leaves in EVERYTHING.items()
+            for leaf, value in leaves.items()
+        ),
     )
     results = []
     for name, devices, epochs in (("one", "1", "2"), ("four", "4", "1"), ("four", "2", "2")):

@@ -126,9 +126,8 @@ class _Listener:
         """Shows how far a job is, saves it when that is due, stops when a signal asked to."""
         members, saving = self._members[job.name], self._saving[job.name]
         self._field.watcher.update(job.name, members, update)
-        # Before its first step a job is where it was, and at its end `finished` saves it.
-        at_work = part is not None and update.images and not part.finished
-        if part and at_work and (signals.requested() or saving.due(part.point.step)):
+        # Before its first step a job is where it was; at its end a signal may come before `finished`.
+        if part and update.images and (signals.requested() or saving.due(part.point.step)):
             self._field.ledger.record(job.name, members, part.outcome(with_state=True), update.epoch)
             saving.done(part.point.step)
         self.poll()

@@ -110,7 +110,7 @@ def test_states_are_saved_when_it_is_due(
 
     cadence = {"checkpoint__every_epochs": epochs, "checkpoint__every_seconds": seconds}
     bring_up(field(archives, tmp_path, 1, first_epoch, **cadence), MEMBERS[:1], None)
-    assert found & {1, 8} == saved
+    assert found & {0, 1, 8} == saved
     assert bool(found) == bool(saved)
 
 
@@ -169,6 +169,23 @@ def test_scoring_that_was_broken_off_is_made_up_for(
     assert (it.ledger.known(one[0]).step, it.ledger.known(one[0]).rows) == (8, [])
     bring_up(it._replace(execute=executor.local), one, 1)
     assert [row["epoch"] for row in it.ledger.known(one[0]).rows] == [1.0]
+
+
+def test_signal_at_the_very_end_of_a_job_loses_nothing(
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, stop = MEMBERS[1:2], [False]
+    monkeypatch.setattr(signals, "requested", lambda: signal.SIGTERM if stop[0] else None)
+
+    def stopped(jobs: Sequence[Job], listener: executor.Listener) -> None:
+        for part in population.run(jobs[0]):
+            stop[0] = part.finished
+            listener.progress(jobs[0], executor.update(part), part)
+
+    it = field(archives, tmp_path, 1, stopped)
+    with pytest.raises(signals.InterruptedRunError):
+        bring_up(it, one, 1)
+    assert it.ledger.reached(one[0], 1)
 
 
 def test_diverged_member_is_told_by_its_step_and_has_no_rows(archives: Path, tmp_path: Path) -> None:

@@ -139,19 +139,19 @@ class Saver:
 
         A checkpoint of that step is replaced, and is not there for a moment.
         """
-        copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)  # its memory is reused
+        tree = jax.tree.map(np.asarray, tree)  # what Orbax copies before it returns, as its memory is reused
         if score > self.best.score:
             self.best = Best(score, step)
         content = {
             "step": step,
             "score": score,
             "best": self.best._asdict(),
-            "digests": {path: digests.digest(array) for path, array in digests.leaves(copy)},
+            "digests": {path: digests.digest(array) for path, array in digests.leaves(tree)},
             **meta,
         }
         content = json.loads(json.dumps(content))  # written in the background, while the caller's lists grow
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(copy),
+            state=ocp.args.StandardSave(tree),
             meta=ocp.args.JsonSave({**content, "self": files.digest_of_json(content)}),
         )
         with self._faults():

@@ -80,11 +80,11 @@ def learning_rate(
       ConfigError: the schedule is one of your own that raises, or gives something else than a number.
     """
     warmup = h.warmup_fraction * total_steps
-    rise = jnp.where(step < warmup, (step + 1) / jnp.maximum(warmup, 1), 1.0)
+    rise = jnp.minimum((step + 1) / jnp.maximum(warmup, 1), 1)
     passed = jnp.clip((step - warmup) / jnp.maximum(total_steps - warmup, 1), 0, 1)
     function = dotted.look_up(SCHEDULES, schedule, "optimizer.schedule")
     fall = dotted.array(function, "optimizer.schedule", schedule, "a factor of the learning rate", (), passed)
-    return h.learning_rate * jnp.minimum(rise, 1) * fall
+    return h.learning_rate * rise * fall
 
 
 def make(name: str, h: Hyperparams, rate: Float[Array, ""]) -> optax.GradientTransformation:

@@ -54,7 +54,7 @@ class Integers:
     @property
     def probes(self) -> tuple[int, ...]:
         """Both ends, and the second value: rules are intervals, and oddness for kernel sizes."""
-        return (self.low, min(self.low + 1, self.high), self.high)
+        return (self.low, self.low + 1, self.high)
 
     def draw(self, generator: np.random.Generator) -> int:
         """A random value."""

@@ -48,3 +48,11 @@ def test_fit_goes_on_where_it_is_told_to_skip(vary: Vary, small: data.Dataset) -
     *_, last = loop.fit(experiment, small)
     assert (last.step, last.state.step, last.state.nonfinite) == (16, 16, 15)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.state.params))
+
+
+def test_population_goes_on_from_the_step_of_those_that_did_not_diverge(
+    vary: Vary, small: data.Dataset
+) -> None:
+    experiment = vary(num_epochs=2, model=TINY)
+    state = train.init_population([experiment] * 2, small).replace(step=jnp.int32([3, 9]))
+    assert next(loop.fit(experiment, small, state, scored=True)).step == 9

@@ -169,6 +169,7 @@ def test_winner_file_of_a_folder_of_any_name(plan: plan_lib.Plan, tmp_path: Path
     best = results.write(plan, tmp_path / name, trials, trials[3], {})
     config = experiment_file.load(shlex.split(best["command"])[3].removeprefix("--config="))
     assert config.to_dict()["optimizer"]["learning_rate"] == trials[3].settings["optimizer.learning_rate"]
+    assert config.to_dict()["seed"] == plan.confirm_seeds[0]  # none of those it was chosen by
 
 
 @pytest.mark.parametrize(

@@ -359,6 +359,18 @@ def test_changed_character_of_the_journal_changes_no_result(tmp_path: Path) -> N
     assert found > 50  # the others are names of workers and times
 
 
+def test_changed_range_of_the_journal_is_found(tmp_path: Path) -> None:
+    """What TPE is asked for next depends on it."""
+    plan, journal = sweeping.make(FOLDER, **TPE), tmp_path / study.JOURNAL
+    study.Study(plan, tmp_path, "s", "data").ask(range(4))
+    content = journal.read_text()
+    changed = content.replace('\\"high\\": 0.1', '\\"high\\": 0.2', 1)
+    assert changed != content
+    journal.write_text(changed)
+    with pytest.raises(study.DamageError, match="found another trial 0"):
+        study.Study(plan, tmp_path, "s", "data")
+
+
 def test_damaged_journal_is_set_aside(tmp_path: Path) -> None:
     plan, said = sweeping.make(FOLDER), list[str]()
     asked = study.open_study(plan, tmp_path, "data", said.append).ask(range(4))

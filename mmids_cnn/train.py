@@ -93,7 +93,8 @@ def make_network(experiment: config_lib.Experiment, dataset: data.Dataset) -> mo
       ConfigError: it does not fit the images, or is one of one's own that cannot be used.
     """
     network = model.make(experiment, dataset.image_shape, dataset.num_classes)
-    if model.has_state(network, dataset.image_shape):
+    sliced = microbatches.fits(math.prod(dataset.image_shape[:2]), _together(network))
+    if model.has_state(network, dataset.image_shape) and not sliced:
         cores.fix_threads()
     return network
 
@@ -109,9 +110,11 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
     split = dataset.splits["train"]
     size = batch_size(experiment, split)
     timeless = settings.schedule == "constant" and settings.warmup_fraction == 0
-    # Statistics of a batch are those of all of it, so that its examples have to stay together.
-    whole = model.has_state(network, dataset.image_shape)
-    cut = microbatches.cut(size, math.prod(dataset.image_shape[:2]))
+    # Statistics of a batch are those of all of it, so that its examples have to stay together, unless the
+    # network says that it takes so many at a time.
+    together = _together(network)
+    whole = model.has_state(network, dataset.image_shape) and together is None
+    cut = microbatches.cut(size, math.prod(dataset.image_shape[:2]), together)
     made = Program(
         network=network,
         optimizer=settings.name,
@@ -128,6 +131,11 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
     if config_lib.sources(experiment):
         _require_usable(made, dataset.image_shape)
     return made
+
+
+def _together(network: model.Network) -> int | None:
+    """How many examples a network takes at a time, if it says so."""
+    return getattr(network.module, "slice_size", None)
 
 
 @functools.lru_cache(maxsize=64)
@@ -279,6 +287,9 @@ def loss_fn(
     logits, collections = model.apply_train(program.network, variables, images, batch.valid, key)
     each = losses.each(program.loss, logits, batch.labels, h)
     loss = jnp.where(batch.valid, each, 0).sum() / count
+    if not program.cut.in_one_piece:  # the slices' variables add up to their mean
+        share = batch.valid.sum() / count
+        collections = jax.tree.map(lambda x: share * x, collections)
     return loss, (sums.add_up(program.metrics, logits, batch.labels, batch.valid), collections)
 
 

@@ -23,6 +23,7 @@ class Cut(NamedTuple):
     groups: int = 1
     slices: int = 1
     devices: int = 1  # that share the groups
+    size: int = 0  # examples of a slice; 0: as many as fill the slices evenly
 
     @property
     def in_one_piece(self) -> bool:
@@ -34,21 +35,37 @@ WHOLE = Cut()
 """A batch in one piece: on an accelerator, and for a network that looks at all of its examples at once."""
 
 
-def cut(batch_size: int, pixels: int) -> Cut:
+def fits(pixels: int, size: int | None) -> bool:
+    """Whether slices of so many images are as small as those that `cut` would make."""
+    return size is not None and size * pixels <= _SLICE_PIXELS
+
+
+def cut(batch_size: int, pixels: int, size: int | None = None) -> Cut:
     """How a batch of images of so many pixels is cut on this backend.
+
+    Args:
+      batch_size: examples of a batch.
+      pixels: of an image.
+      size: examples of a slice, where a network has to have so many; batches of no more stay whole.
+
+    Returns:
+      The cut.
 
     On a CPU nothing but these sizes decides about groups and slices, and no slice is so large that XLA would
     cut its sums once more, by the number of threads: sums are rounded alike on any number of cores.
     """
     if jax.default_backend() != "cpu":
         return WHOLE
-    size = max(1, min(_SLICE, _SLICE_PIXELS // pixels))
-    halves = -(-2 * batch_size // size)
-    count = max(-(-batch_size // size), min(2, halves))  # two halves rather than one whole
+    if size is not None:
+        count = -(-batch_size // size)
+    else:
+        most = max(1, min(_SLICE, _SLICE_PIXELS // pixels))
+        halves = -(-2 * batch_size // most)
+        count = max(-(-batch_size // most), min(2, halves))  # two halves rather than one whole
     if count <= cores.MOST:
         count = 1 << (count - 1).bit_length()
     groups = min(count, cores.MOST)
-    return Cut(groups, -(-count // groups), mesh.usable_devices(groups))
+    return Cut(groups, -(-count // groups), mesh.usable_devices(groups), size or 0)
 
 
 def add_up(function: Callable[..., Any], cut: Cut) -> Callable[..., Any]:
@@ -79,7 +96,9 @@ def add_up(function: Callable[..., Any], cut: Cut) -> Callable[..., Any]:
         return lax.scan(add, zero, slices)[0]
 
     def shaped(array: Any) -> Any:
-        full = jnp.pad(array, [(0, -len(array) % (cut.groups * cut.slices)), *[(0, 0)] * (array.ndim - 1)])
+        slices = cut.groups * cut.slices
+        fill = slices * cut.size - len(array) if cut.size else -len(array) % slices
+        full = jnp.pad(array, [(0, fill), *[(0, 0)] * (array.ndim - 1)])
         return full.reshape(cut.groups, cut.slices, -1, *array.shape[1:])
 
     add_groups = sum_over_groups(add_slices, cut.devices)

@@ -15,7 +15,6 @@ those trained in float64, with a batch of one some are 6e-4 off (by native float
 """
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +23,22 @@ from jaxtyping import Array, Float
 
 from mmids_cnn.layers import cpu
 from mmids_cnn.layers.cpu import BatchLast, Images, Kernel, Result
+from mmids_cnn.layers.norm import GHOST, ghost_norm, running_norm
 
 __all__ = [
+    "GHOST",
     "BatchLast",
     "Images",
     "Kernel",
     "Result",
     "batch_last",
+    "conv",
     "conv_pool",
     "convolution",
     "flatten",
+    "ghost_norm",
     "max_pool",
+    "running_norm",
 ]
 
 
@@ -54,9 +58,7 @@ def convolution(images: Images, kernel: Kernel) -> Float[Array, "batch height wi
     Equal to `lax.conv_general_dilated` to rounding, but for 3x3 kernels on a CPU, whose sums of four pixels
     may overflow where the pixels are within that factor of the largest float.
     """
-    _require_odd(kernel)
-    convolve = partial(lax.platform_dependent, cpu=cpu.convolution, default=_native_convolution)
-    return convolve(batch_last(images), kernel).transpose(3, 1, 2, 0)
+    return conv(batch_last(images), kernel).transpose(3, 1, 2, 0)
 
 
 def max_pool(images: Images) -> Float[Array, "batch half_height half_width channels"]:
@@ -68,6 +70,23 @@ def max_pool(images: Images) -> Float[Array, "batch half_height half_width chann
     return lax.platform_dependent(batch_last(images), cpu=cpu.max_pool, default=_native_max_pool).transpose(
         3, 1, 2, 0
     )
+
+
+def conv(activations: BatchLast, kernel: Kernel, *, pool: bool = False) -> Result:
+    """`convolution` of batch-last activations, followed by `max_pool` where `pool` says so.
+
+    Args:
+      activations: floats of shape (channels, height, width, batch).
+      kernel: floats of shape (rows, columns, channels, features); rows and columns must be odd.
+      pool: whether to pool.
+
+    Returns:
+      Activations of shape (features, height, width, batch), half as high and wide where pooled.
+    """
+    _require_odd(kernel)
+    if pool:
+        return lax.platform_dependent(activations, kernel, cpu=cpu.conv_pool, default=_native_conv_pool)
+    return lax.platform_dependent(activations, kernel, cpu=cpu.convolution, default=_native_convolution)
 
 
 def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, " features"]) -> Result:
@@ -86,9 +105,7 @@ def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, " featu
     Returns:
       Activations of shape (features, height // 2, width // 2, batch).
     """
-    _require_odd(kernel)
-    pooled = lax.platform_dependent(activations, kernel, cpu=cpu.conv_pool, default=_native_conv_pool)
-    return jax.nn.relu(pooled + bias[:, None, None, None])
+    return jax.nn.relu(conv(activations, kernel, pool=True) + bias[:, None, None, None])
 
 
 def _require_odd(kernel: Kernel) -> None:

@@ -12,16 +12,31 @@ from typing import NamedTuple
 from mmids_cnn import dotted
 from mmids_cnn.schema import Leaf, Rule, leaf
 
+_CHANNELS = "a non-empty tuple of integers from 1 to 2**16, such as (16, 32, 32)"
+
+
+def _are_channels(value: tuple[int, ...]) -> bool:
+    return len(value) > 0 and all(1 <= c <= 2**16 for c in value)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvNet:
     """The rules of the fields of `conv_net.ConvNet`."""
 
-    channels: tuple[int, ...] = leaf(
-        "a non-empty tuple of integers from 1 to 2**16, such as (16, 32, 32)",
-        lambda value: len(value) > 0 and all(1 <= c <= 2**16 for c in value),
-    )
+    channels: tuple[int, ...] = leaf(_CHANNELS, _are_channels)
     kernel_size: int = leaf("an odd integer from 1 to 99", lambda value: 1 <= value <= 99 and value % 2 == 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NormNet:
+    """The rules of the fields of `norm_net.NormNet`."""
+
+    channels: tuple[int, ...] = leaf(_CHANNELS, _are_channels)
+    depths: tuple[int, ...] = leaf(
+        "a tuple of as many integers from 1 to 100, such as (1, 2, 2)",
+        lambda value: all(1 <= depth <= 100 for depth in value),
+    )
+    dropout: float = leaf("a number with 0 <= d < 1", lambda value: 0 <= value < 1)
 
 
 class Network(NamedTuple):
@@ -33,6 +48,7 @@ class Network(NamedTuple):
 
 NETWORKS = {
     "conv_net": Network("mmids_cnn.networks.conv_net:ConvNet", ConvNet),
+    "norm_net": Network("mmids_cnn.networks.norm_net:NormNet", NormNet),
 }
 
 NAME = Leaf(

@@ -30,10 +30,25 @@ from mmids_cnn.devices import mesh, microbatches
     ],
 )
 def test_batches_are_cut_into_groups_of_slices(batch_size: int, side: int, want: tuple[int, int]) -> None:
-    groups, slices, _ = microbatches.cut(batch_size, side * side)
+    groups, slices, *_ = microbatches.cut(batch_size, side * side)
     assert (groups, slices) == want
     each = -(-batch_size // (groups * slices))
     assert each == 1 or (each <= 32 and each * side * side <= 2**16)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "want"), [(32, (1, 1)), (33, (2, 1)), (96, (4, 1)), (128, (4, 1)), (1000, (8, 4))]
+)
+def test_slices_of_a_size_that_is_given(batch_size: int, want: tuple[int, int]) -> None:
+    cut = microbatches.cut(batch_size, 784, 32)
+    assert (cut.groups, cut.slices) == want
+    add_up = microbatches.add_up(
+        lambda part: {"examples": part.sum(), "slice": jnp.max(part * part.size)}, cut
+    )
+    found = add_up(jnp.ones(batch_size))
+    assert found["examples"] == batch_size
+    if not cut.in_one_piece:  # every slice is as long, and full ones come first
+        assert found["slice"] == 32 * -(-batch_size // 32)
 
 
 def test_devices_share_groups_evenly(monkeypatch: pytest.MonkeyPatch) -> None:

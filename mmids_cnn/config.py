@@ -135,6 +135,7 @@ class Train:
     average_decay: float = leaf(
         "a number with 0 <= d < 1", lambda value: 0 <= value < 1, traced=True, before=0.0
     )
+    patience: int = leaf("an integer >= 0", lambda value: value >= 0, before=0)
     precision: str = one_of("float32", "tensorfloat32", "bfloat16")
     on_nonfinite: str = one_of("stop", "skip")
 
@@ -214,6 +215,18 @@ def resolve(config: Mapping[str, Any] | ConfigDict, *, recorded: bool = False) -
             f"config.optimizer.weight_decay: expected 0 with optimizer {optimizer.name!r}, got "
             f"{optimizer.weight_decay}; set --config.optimizer.name=adamw to use weight decay"
         )
+    if experiment.train.patience:
+        held_out, every = experiment.dataset.validation_examples, experiment.eval.every_epochs
+        if not held_out:
+            raise ConfigError(
+                "config.train.patience: expected 0 without a validation split, by which training is stopped, "
+                f"got {experiment.train.patience}; set --config.dataset.validation_examples=5000"
+            )
+        if every != 1:
+            raise ConfigError(
+                f"config.eval.every_epochs: expected 1 with train.patience, which counts epochs, got "
+                f"{every}; set --config.eval.every_epochs=1"
+            )
     return experiment
 
 

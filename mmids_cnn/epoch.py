@@ -50,11 +50,13 @@ def steps_streamed(
 
 
 def _steps(state: TrainState, take: Callable[[Array], Batch], first: Array, stop: Array) -> TrainState:
-    """Steps on the batches number `first` to `stop - 1`.
+    """Steps on the batches number `first` to `stop - 1`, none where the state has stopped.
 
     The loop carries the next batch, so that the step finds it in memory, however it was taken: fused into the
     step, different ways to take it made sums round differently.
     """
+    if state.program.stops:
+        stop = jnp.where(state.stopped == 0, stop, first)
 
     def body(index: Array, carry: tuple[TrainState, Batch]) -> tuple[TrainState, Batch]:
         state, batch = carry

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, score, sums, train
@@ -55,6 +57,18 @@ class Point(NamedTuple):
     images: int
 
 
+def exhausted(rows: Sequence[Mapping[str, float | int | None]], patience: int) -> bool:
+    """Whether training has stopped: by its rows, no validation accuracy of so many epochs was a better one.
+
+    Args:
+      rows: of metrics, one after each epoch among them.
+      patience: how many epochs; 0 never stops.
+    """
+    ends = [row for row in rows if row["epoch"] and not float(row["epoch"] or 0) % 1]
+    values = [-math.inf if (x := row["validation/accuracy"]) is None else x for row in ends if patience]
+    return bool(values) and len(values) - 1 - values.index(max(values)) >= patience
+
+
 class Cadence:
     """When something is due that is done every N epochs, and at most once in S seconds in between.
 
@@ -94,9 +108,11 @@ def fit(
     state: train.TrainState | None = None,
     *,
     scored: bool = False,
+    step: int | None = None,
+    history: Sequence[Sequence[Row]] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Point]:
-    """Trains until `num_epochs` are complete.
+    """Trains until `num_epochs` are complete, or `train.patience` is exhausted.
 
     Training goes on from `state`, also from the middle of an epoch: pieces that follow one another give the
     same bits as one run. Whoever iterates may stop at any point.
@@ -107,6 +123,8 @@ def fit(
       state: where to go on from; None starts anew, scoring the untrained network first. May be a population,
         whose members differ from `experiment` in traced numbers alone. Used up: its memory is reused.
       scored: the splits have been scored at `state` already.
+      step: steps that were taken until `state`, of members that stopped fewer; None as the state has it.
+      history: for each member the rows of metrics up to `state`, by which training is stopped.
       stop: asked while scoring; True breaks the scoring off, and the point after it has no rows.
 
     Yields:
@@ -115,7 +133,8 @@ def fit(
     Raises:
       ConfigError: the network does not fit the data.
       NonFiniteError: a loss, parameter or moment was not finite, and `train.on_nonfinite` is 'stop'. In a
-        population such a member stays as it was, and the others go on.
+        population such a member stays as it was, and the others go on; so does one that stopped, whose rows
+        then repeat.
     """
     seconds = Seconds()
     with _timed(seconds, "data"):
@@ -133,7 +152,9 @@ def fit(
         scorer.compile(state.variables)
     per_epoch, num_examples = batches.steps_per_epoch, len(dataset.splits["train"].labels)
     cadence = Cadence(experiment.eval.every_epochs, experiment.eval.every_seconds, per_epoch)
-    step, end, images, rate, piece = int(state.step.max()), experiment.num_epochs * per_epoch, 0, 0.0, 1
+    step = int(state.step.max()) if step is None else step
+    end, images, rate, piece = experiment.num_epochs * per_epoch, 0, 0.0, 1
+    seen = [list(one) for one in history] or [[] for _ in range(state.population or 1)]
     while True:
         rows: tuple[Row, ...] = ()
         if not scored and (step in (0, end) or cadence.due(step)):
@@ -141,8 +162,14 @@ def fit(
                 rows = _rows(step, step / per_epoch, state, scorer, stop)
             cadence.done(step)
         scored = False
+        for one, row in zip(seen, rows, strict=bool(rows)):
+            one.append(row)
+        over = [exhausted(one, experiment.train.patience) for one in seen]
+        if program.stops:
+            flags = jnp.asarray(over if state.population else over[0], jnp.int32)
+            state = state.replace(stopped=jax.device_put(flags, mesh.replicated(program.cut.devices)))
         yield Point(state, step, step / per_epoch, rows, dataclasses.replace(seconds), images)
-        if step >= end:
+        if step >= end or (state.population is None and over[0]):
             return
         epoch, first = divmod(step, per_epoch)
         # Twice the last piece at most: a rate measured too high costs no more than two of them.

@@ -41,6 +41,7 @@ class Program:
     skip_nonfinite: bool
     augments: bool  # whether images are changed at random
     clips: bool  # whether long gradients are cut
+    stops: bool  # whether a state may have stopped before the end
     averages: bool  # whether a moving average of the variables is kept, and scored
 
 
@@ -56,6 +57,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax.OptState
     average: model.Variables  # the moving average of `variables`, if the program has one
     sums: sums.Sums  # of the training examples of the current epoch, as they were seen
+    stopped: Int32[Array, ""]  # 1 where no more steps are to be taken
     nonfinite: Int32[Array, ""]  # steps whose loss or new state was not finite
     h: optimizer.Hyperparams
     program: Program = flax.struct.field(pytree_node=False)
@@ -126,6 +128,7 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
         augments=augment.is_on(experiment.augment),
         clips=experiment.train.clip_norm > 0,
+        stops=experiment.train.patience > 0,
         averages=experiment.train.average_decay > 0,
     )
     if config_lib.sources(experiment):
@@ -230,6 +233,7 @@ def init_from(h: optimizer.Hyperparams, program: Program, image_shape: tuple[int
         opt_state=optimizer.init(program.optimizer, h, params),
         average={"params": params, **variables} if program.averages else {},
         sums=sums.zero(program.metrics, program.network.classes),
+        stopped=jnp.int32(0),
         nonfinite=jnp.int32(0),
         h=h,
         program=program,

@@ -56,6 +56,7 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "train.label_smoothing": ([0.0, 0.999], [1.0, -0.1, NAN, INF, "0", None]),
     "train.clip_norm": ([0.0, 1, 1e3], [-0.1, NAN, INF, "1", None]),
     "train.average_decay": ([0.0, 0.999], [1.0, 1 - 1e-10, -0.1, NAN, "0.9", None]),
+    "train.patience": ([0, 3], [-1, 0.0, True, None]),
     "train.precision": (["float32", "tensorfloat32", "bfloat16"], ["", "float64", None]),
     "train.on_nonfinite": (["stop", "skip"], ["", "ignore", None, False]),
     "eval.metrics": (
@@ -74,6 +75,10 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "checkpoint.every_epochs": ([0, 5], [-1, 1.0, True, None]),
     "checkpoint.every_seconds": ([0.0, 30], [-1.0, NAN, INF, "30", None]),
     "checkpoint.keep": ([1, 100], [0, -1, 1.0, None]),
+}
+NEEDS: dict[str, dict[str, Any]] = {  # what has to be so that a leaf may be what it is not by default
+    "optimizer.weight_decay": {"optimizer.name": "adamw"},
+    "train.patience": {"dataset.validation_examples": 9},
 }
 FREE = {  # what may differ when a run is resumed
     "dataset.data_dir",
@@ -155,8 +160,7 @@ def test_every_leaf_has_its_rule_here() -> None:
 
 @pytest.mark.parametrize(("leaf", "value"), GOOD, ids=repr)
 def test_value_within_its_rule(leaf: str, value: Any) -> None:
-    decays = {"optimizer.name": "adamw"} if leaf == "optimizer.weight_decay" else {}
-    experiment = config_lib.resolve(tree(**decays, **{leaf: value}))
+    experiment = config_lib.resolve(tree(**NEEDS.get(leaf, {}), **{leaf: value}))
     expected = tuple(value) if isinstance(value, list) else value
     assert schema.flatten(experiment)[leaf] == expected
     if type(schema.flatten(base.get_config())[leaf]) is float:
@@ -248,9 +252,8 @@ def test_experiment_is_frozen() -> None:
 @pytest.mark.parametrize("leaf", RULES)
 def test_difference_of_one_leaf(leaf: str) -> None:
     good = [value for value in RULES[leaf][0] if value != schema.flatten(base.get_config())[leaf]]
-    adamw = {} if leaf == "optimizer.name" else {"optimizer.name": "adamw"}
-    old = config_lib.resolve(tree(**adamw))
-    new = config_lib.resolve(tree(**adamw, **{leaf: good[-1]}))
+    old = config_lib.resolve(tree(**NEEDS.get(leaf, {})))
+    new = config_lib.resolve(tree(**NEEDS.get(leaf, {}), **{leaf: good[-1]}))
     before, after = schema.flatten(old)[leaf], schema.flatten(new)[leaf]
     assert before != after
     assert config_lib.differences(old, new) == ({} if leaf in FREE else {leaf: (before, after)})

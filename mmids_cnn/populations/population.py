@@ -123,9 +123,10 @@ def shared(experiment: config_lib.Experiment, dataset: data_lib.Dataset) -> Hash
 
 @functools.lru_cache(maxsize=2)
 def load(config: config_lib.Dataset, split: str) -> data_lib.Dataset:
-    """The data of a population: the training split and the one it is scored on, no other."""
+    """The data of a population: the training split, the one it is scored on and any to stop by, no other."""
     dataset = data_lib.load(config)
-    return dataclasses.replace(dataset, splits={name: dataset.splits[name] for name in ("train", split)})
+    names = {"train", split} | (dataset.splits.keys() & {"validation"})
+    return dataclasses.replace(dataset, splits={n: x for n, x in dataset.splits.items() if n in names})
 
 
 def run(job: Job, stop: Callable[[], bool] = lambda: False) -> Iterator[Part]:
@@ -145,7 +146,8 @@ def run(job: Job, stop: Callable[[], bool] = lambda: False) -> Iterator[Part]:
     if job.progress.state is not None:
         state = train.from_saved(state, job.progress.state)
     scored = job.progress.step == 0 or _scored(rows, job.progress.step)
-    for point in loop.fit(job.experiments[0], dataset, state, scored=scored, stop=stop):
+    begun = functools.partial(loop.fit, scored=scored, step=job.progress.step, history=rows, stop=stop)
+    for point in begun(job.experiments[0], dataset, state):
         diverged = _diverged(point.state)
         for one, row, at in zip(rows, point.rows, diverged, strict=bool(point.rows)):
             one.extend([row] if at is None else [])

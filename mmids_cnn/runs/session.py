@@ -104,7 +104,12 @@ def _train(
 
     stop = signals.requested
     points = loop.fit(
-        experiment, dataset, resumed.state, scored=resumed.scored, stop=lambda: stop() is not None
+        experiment,
+        dataset,
+        resumed.state,
+        scored=resumed.scored,
+        history=[resumed.rows],
+        stop=lambda: stop() is not None,
     )
     with open(workdir / run_folder.METRICS, "a") as log:
         for point in points:
@@ -130,6 +135,11 @@ def _train(
     if point.step != saving.step:
         save(point)
     saver.wait()
+    if point.epoch < experiment.num_epochs:
+        terminal.say(
+            f"stopped after {point.epoch:g} epochs: the last {experiment.train.patience} brought no better "
+            "validation accuracy"
+        )
     skipped = int(point.state.nonfinite)
     if skipped:
         terminal.say(f"{skipped:,} steps were skipped: they would have made what is not finite")

@@ -130,8 +130,13 @@ class Plan:
         return vary(self.experiment, {**settings, "seed": seed, "dataset.placement": "resident"})
 
     def confirmed(self, settings: Mapping[str, Any], seed: int) -> Experiment:
-        """The experiment of the winner: on the whole training split, scored at the end alone."""
+        """The experiment of the winner: on the whole training split, scored at the end alone.
+
+        Where training is stopped by a validation split, that is held out here too.
+        """
         whole = {"dataset.validation_examples": 0, "eval.every_epochs": 0}
+        if self.experiment.train.patience:
+            whole = {}
         return vary(self.member(settings, seed), whole)
 
     def to_dict(self) -> dict[str, Any]:

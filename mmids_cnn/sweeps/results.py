@@ -74,17 +74,19 @@ def _summary(plan: Plan, best: Mapping[str, Any], workdir: Path) -> str:
             f"best: trial {best['trial']}, {describe(best['settings'])}: {plan.sweep.metric} {found}"
         )
     accuracy = metrics.metric("accuracy")
+    held_out = plan.experiment.dataset.validation_examples if plan.experiment.train.patience else 0
+    images = f"all but {held_out:,}" if held_out else "all"
     titles = {"winner": "the winner" if plan.axes else "the experiment", "base": "as configured"}
     for name, title in titles.items():
         scores = best["confirmed"].get(name)
         if scores and "test/accuracy" in scores:
             lost = f", {scores['diverged']} more diverged" if scores["diverged"] else ""
             lines.append(
-                f"{title}, on all training images: {_interval(accuracy, scores['test/accuracy'])} "
+                f"{title}, on {images} training images: {_interval(accuracy, scores['test/accuracy'])} "
                 f"of {scores['test/count']:,} test images right{lost}"
             )
         elif scores:
-            lines.append(f"{title}, on all training images: all {scores['diverged']} seeds diverged")
+            lines.append(f"{title}, on {images} training images: all {scores['diverged']} seeds diverged")
     lines.append(f"report: {workdir / REPORT}; trials: {workdir / TRIALS}; best: {workdir / BEST}")
     lines.append(f"train it: {best['command']}")
     return "\n".join(lines)

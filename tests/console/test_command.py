@@ -455,9 +455,10 @@ OTHER: dict[str, Any] = {  # a value other than the default for every leaf
 
 
 def test_every_leaf_can_be_overridden(resolved: Resolved, tmp_path: Path) -> None:
-    other = OTHER | {"model.name": "conv_net"}  # another network has other leaves: see test_own.py
+    # Another network has other leaves: see test_own.py; patience counts every epoch: see test_patience.py.
+    other = OTHER | {"model.name": "conv_net", "train.patience": 0}
     assert set(other) == set(LEAVES)
-    assert {leaf for leaf in LEAVES if LEAVES[leaf] == other[leaf]} == {"model.name"}
+    assert {leaf for leaf in LEAVES if LEAVES[leaf] == other[leaf]} == {"model.name", "train.patience"}
     overrides = [f"--config.{leaf}={value}" for leaf, value in OTHER.items()]
     assert resolved(tmp_path, f"--config={BASE}", *overrides)[0] == other
 

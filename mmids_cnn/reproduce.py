@@ -18,7 +18,7 @@ from absl import flags
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import MODES, Terminal
 from mmids_cnn.errors import RunError
-from mmids_cnn.runs import compare, run
+from mmids_cnn.runs import differences, run
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
 
@@ -52,7 +52,7 @@ def main() -> int:
 
     from mmids_cnn.runs import provenance  # JAX: imported by the run anyway
 
-    found = compare.differences(old, new)
+    found = differences.between(old, new)
     if not found:
         terminal.say(f"identical: {new} has the results, metrics and parameters of {old}, bit for bit")
         return 0

@@ -74,13 +74,15 @@ class Terminal:
         if self._mode != "none":
             self.console.print(text, markup=False)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table; columns after the first are aligned to the right."""
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], texts: int = 1
+    ) -> None:
+        """A table; columns after the first, or after so many of texts, are aligned to the right."""
         if self._mode == "none":
             return
         table = Table(title=title, title_justify="left")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="right" if index else "left")
+            table.add_column(column, justify="left" if index < texts else "right")
         for row in rows:
             table.add_row(*map(str, row))
         self.console.print(table)

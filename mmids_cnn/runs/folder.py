@@ -48,7 +48,8 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
     before, result = (_intact(workdir, name) for name in (CONFIG, RESULT))
     if before is not None:  # where it is not there or damaged, each checkpoint holds it as well
         require_same(workdir, config_lib.resolve(before, recorded=True), experiment)
-        if result and result["epoch"] >= experiment.num_epochs and not _other_metrics(workdir, result):
+        done = result and (result["epoch"] >= experiment.num_epochs or result.get("stopped"))
+        if done and not _other_metrics(workdir, result):
             return result
     require_writable(workdir)
     return None

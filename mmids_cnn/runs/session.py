@@ -42,7 +42,7 @@ def run(
         saver = checkpoints.Saver(workdir / run_folder.CHECKPOINTS, keep, resumed.best)
         with contextlib.closing(saver), contextlib.closing(terminal):
             last = _train(experiment, dataset, workdir, terminal, clock, resumed, rows, saver)
-        result = _result(last, rows, clock)
+        result = _result(experiment, last, rows, clock)
         run_folder.write_result(workdir, result)
     terminal.say(run_folder.summary(result, workdir))
     return result
@@ -152,13 +152,14 @@ def _line(row: loop.Row, seconds: float) -> str:
     return files.to_json(head | {name: value for name, value in row.items() if name not in head})
 
 
-def _result(point: loop.Point, rows: Rows, clock: Clock) -> dict[str, Any]:
+def _result(experiment: config_lib.Experiment, point: loop.Point, rows: Rows, clock: Clock) -> dict[str, Any]:
     seconds = clock.read(point.seconds, point.images)
     images = seconds.pop("images")
     scores = {k: v for k, v in rows[-1].items() if "/" in k and not k.startswith("train/")}
     return {
         "step": point.step,
         "epoch": point.epoch,
+        **({"stopped": True} if point.epoch < experiment.num_epochs else {}),
         **scores,
         **{f"seconds/{name}": value for name, value in seconds.items()},
         "images_per_second": images / seconds["train"],

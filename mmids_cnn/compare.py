@@ -1,0 +1,162 @@
+"""Sets runs side by side, or lists those in a folder.
+
+    python -m mmids_cnn.compare [FOLDER] [--sort=accuracy|path|date] [--csv]
+    python -m mmids_cnn.compare RUN RUN... (or folders of runs)
+
+Runs that differ in the seed alone make a group. Two groups are compared by their test accuracies, two single
+runs by the images that one of them gets right.
+"""
+
+if __name__ == "__main__":  # before the imports below take their time
+    from mmids_cnn.console import signals
+
+    signals.watch()
+
+import csv
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from mmids_cnn import config as config_lib
+from mmids_cnn import data, metrics
+from mmids_cnn.console import command, experiment_file
+from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.errors import RunError
+from mmids_cnn.pages import statistics
+from mmids_cnn.runs import compare
+from mmids_cnn.runs import folder as run_folder
+
+_SHOW = metrics.metric("accuracy")
+_SORTS: dict[str, Callable[[compare.Run], Any]] = {
+    "path": lambda run: str(run.path),
+    "accuracy": lambda run: -(run.accuracy or 0),
+    "date": lambda run: run.date,
+}
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_enum("sort", "path", list(_SORTS), "How the runs of a folder are listed.")
+    flags.DEFINE_boolean("csv", False, "List as comma-separated values.")
+
+
+def main() -> None:
+    """Lists the runs of one folder, or compares those that are named."""
+    paths = [Path(word) for word in command.arguments() or ["runs"]]
+    runs, unreadable = compare.find(paths)
+    for sentence in unreadable:
+        command.warn(sentence)
+    terminal = Terminal()
+    if len(paths) == 1:
+        _list(sorted(runs, key=_SORTS[flags.FLAGS.sort]), terminal)
+    else:
+        _compare(runs, terminal)
+    terminal.require_written()
+
+
+def _list(runs: Sequence[compare.Run], terminal: Terminal) -> None:
+    base = config_lib.resolve(experiment_file.load("base"))
+    names = ("run", "state", "seed", "differs from base in", "test accuracy", "of", "date")
+    rows = []
+    for run in runs:
+        pairs = compare.different(base, run.experiment).items()
+        leaves = {name: new for name, (_, new) in pairs if new is not None}  # another network has others
+        state = "finished" if run.result else "unfinished"
+        count = run.result["test/count"] if run.result else None
+        accuracy = run.accuracy if flags.FLAGS.csv or run.accuracy is None else _SHOW.show(run.accuracy)
+        changed = ", ".join(f"{name}={value}" for name, value in leaves.items())
+        date = run.date.isoformat(" ", "minutes")
+        rows.append((run.path, state, run.experiment.seed, changed, accuracy, count, date))
+    if flags.FLAGS.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([names, *rows])
+        return
+    shown = [tuple("" if cell is None else cell for cell in row) for row in rows]
+    terminal.table("", names, shown, texts=4)
+
+
+def _compare(runs: Sequence[compare.Run], terminal: Terminal) -> None:
+    found, left_out = compare.groups(runs)
+    for sentence in [*left_out, *compare.conditions(found)]:
+        command.warn(sentence)
+    if len(found) < 2:
+        several = f"one group of {len(found[0].runs)}" if found else "none that is finished"
+        raise RunError(
+            f"expected finished runs of at least two configurations, found {several}; name others, or one "
+            "folder to list what is in it"
+        )
+    rows = []
+    for number, group in enumerate(found, 1):
+        spread = statistics.spread(group.values)
+        mean = _SHOW.show_mean(spread["mean"], spread["sd"], spread["n"], spread["interval"])
+        seeds = ", ".join(str(run.experiment.seed) for run in group.runs)
+        rows.append((str(number), mean, seeds, _folders(group)))
+    terminal.table("", ("group", "test accuracy", "seeds", "runs"), rows, texts=4)
+    for (one, first), (other, second) in itertools.combinations(enumerate(found, 1), 2):
+        fields = compare.different(first.runs[0].experiment, second.runs[0].experiment)
+        changed = "; ".join(f"{name}: {_leaf(old)}, {_leaf(new)}" for name, (old, new) in fields.items())
+        terminal.say(f"groups {one} and {other} differ in {changed}")
+        if len(first.runs) == len(second.runs) == 1:
+            terminal.say(_two_runs(first.runs[0], second.runs[0], terminal))
+        else:
+            terminal.say(_two_groups(first.values, second.values))
+
+
+def _leaf(value: Any) -> str:
+    return "none" if value is None else repr(value)
+
+
+def _folders(group: compare.Group) -> str:
+    first, *others = (str(run.path) for run in group.runs)
+    return f"{first} and {len(others)} more" if others else first
+
+
+def _two_groups(first: Sequence[float], second: Sequence[float]) -> str:
+    """What is to be said of two groups, one of which has several runs."""
+    found = compare.verdict(first, second)
+    lines = [f"  {found['text']}"]
+    tests = [f"Welch p = {found['welch']:.3g}"] if found["welch"] is not None else []
+    if found["permutation"] is not None:
+        low, high = found["bootstrap"]
+        tests += [f"permutation p = {found['permutation']:.3g}", f"bootstrap {low:+.3f} to {high:+.3f}"]
+    else:
+        tests.append("one of them is a single run, set beside the spread of the other")
+    tests.append(f"so many runs show a difference of {found['visible']:.3f} points in four of five cases")
+    return "\n".join([*lines, f"  {'; '.join(tests)}"])
+
+
+def _two_runs(first: compare.Run, second: compare.Run, terminal: Terminal) -> str:
+    """What is to be said of two single runs, from what each makes of the same test images."""
+    datasets = [data.load(run.experiment.dataset, terminal.report) for run in (first, second)]
+    terminal.close()
+    if datasets[0].fingerprint != datasets[1].fingerprint:
+        return "  single runs on different data cannot be compared image by image"
+
+    from mmids_cnn import score  # JAX, which takes a second
+    from mmids_cnn.runs import trained
+
+    right = []
+    for run, dataset in zip((first, second), datasets, strict=True):
+        experiment_file.add_roots(run_folder.source_roots(run.path))
+        one = trained.load(run.path, run.experiment, dataset, "newest", command.warn)
+        test = dataset.splits["test"]
+        logits = score.logits(one.network, one.variables, test.images, run.experiment.eval.batch_size)
+        right.append(logits.argmax(-1) == np.asarray(test.labels))
+    found = statistics.mcnemar(*right)
+    which = "not distinguishable"
+    if found["p"] < 0.05:
+        which = f"the {'first' if found['first'] > found['second'] else 'second'} is better"
+    return (
+        f"  {which}: of {len(right[0]):,} test images {found['first']} are right in the first alone, "
+        f"{found['second']} in the second alone (McNemar, exact, p = {found['p']:.3g}); two runs say nothing "
+        "of other seeds"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, __doc__, takes_arguments=True)

@@ -1,0 +1,116 @@
+"""`compare`: runs of a folder, groups over seeds, two runs image by image."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmids_cnn.storage import files
+from tests.support.processes import Place
+from tests.support.suite import CommandLine
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, unbroken: Path) -> Path:
+    """Copies of a run with seeds and results of their own: groups of three and of two, and two more."""
+    root = tmp_path_factory.mktemp("compare") / "runs"
+    results = {
+        "a0": (0, 0.001, 0.80),
+        "a1": (1, 0.001, 0.82),
+        "a2": (2, 0.001, 0.84),
+        "b0": (0, 0.01, 0.90),
+        "deep/b1": (1, 0.01, 0.91),
+        "deep/b1-again": (1, 0.01, 0.99),
+    }
+    for name, (seed, rate, accuracy) in results.items():
+        shutil.copytree(unbroken, root / name, ignore=shutil.ignore_patterns("checkpoints"))
+        config = files.read_sealed(root / name / "config.json")
+        config["seed"], config["optimizer"]["learning_rate"] = seed, rate
+        files.write_sealed(root / name / "config.json", config)
+        result = files.read_sealed(root / name / "result.json") | {"test/accuracy": accuracy}
+        files.write_sealed(root / name / "result.json", result)
+    shutil.copytree(root / "a0", root / "unfinished")
+    (root / "unfinished" / "result.json").unlink()
+    return root
+
+
+def test_groups_over_seeds(runs: Path, command_line: CommandLine) -> None:
+    done = command_line(
+        "compare", *(str(runs / name) for name in ("a0", "a1", "a2", "unfinished", "b0", "deep"))
+    )
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        f"note: left out: {runs}/unfinished, which is not finished",
+        f"note: left out: {runs}/deep/b1-again, which has the configuration and the seed of {runs}/deep/b1",
+    ]
+    assert "82.00 ± 2.00 % (n = 3)" in done.stdout and "90.50 ± 0.71 % (n = 2)" in done.stdout
+    assert "groups 1 and 2 differ in optimizer.learning_rate: 0.001, 0.01\n" in done.stdout
+    found = re.search(r"the second is better by (\S+) points .*interval (\S+) to (\S+)\)", done.stdout)
+    assert found and float(found[1]) == pytest.approx(8.5, abs=1e-3)
+    assert 4 < float(found[2]) < 8.5 < float(found[3]) < 13
+    assert "Welch p = " in done.stdout and "permutation p = 0.2" in done.stdout  # 2 of 10 ways
+
+
+def test_single_run_beside_a_group(runs: Path, command_line: CommandLine) -> None:
+    done = command_line("compare", *(str(runs / name) for name in ("a0", "a1", "a2", "b0")))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "not distinguishable (second less first: +8.000 points" in done.stdout
+    assert "one of them is a single run" in done.stdout
+
+
+def test_list(runs: Path, command_line: CommandLine) -> None:
+    done = command_line("compare", str(runs), "--csv", "--sort=accuracy")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    accuracies = [float(row["test accuracy"]) for row in rows[:-1]]
+    assert accuracies == [0.99, 0.91, 0.90, 0.84, 0.82, 0.80]
+    assert (rows[-1]["state"], rows[-1]["test accuracy"], rows[0]["of"]) == ("unfinished", "", "200")
+    assert "optimizer.learning_rate=0.01" in rows[0]["differs from base in"]
+    assert "learning_rate" not in rows[-1]["differs from base in"]
+    shown = command_line("compare", str(runs)).stdout
+    assert "99.00 %" in shown and shown.index("a0") < shown.index("deep/b1")
+
+
+def test_two_runs_by_their_images(place: Place, unbroken: Path) -> None:
+    shutil.copytree(unbroken, place.work / "one")
+    assert place.run("third", "--config.optimizer.learning_rate=0.003").returncode == 0
+    command = [sys.executable, "-m", "mmids_cnn.compare", "one", "third"]
+    done = place.forking.run(command, place.work, place.environment())
+    assert (done.returncode, done.stderr) == (0, "")
+    found = re.search(
+        r"of 200 test images (\d+) are right in the first alone, (\d+) in the second", done.stdout
+    )
+    assert found
+    results = [json.loads((place.work / name / "result.json").read_text()) for name in ("one", "third")]
+    right = [round(200 * result["test/accuracy"]) for result in results]
+    assert int(found[2]) - int(found[1]) == right[1] - right[0]
+    assert right[0] != right[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["nowhere"], "nowhere: expected a run folder, or one with runs in it, found none; name it"),
+        (["a0", "a1"], "expected finished runs of at least two configurations, found one group of 2; "),
+        (["unfinished", "unfinished"], "expected finished runs .* found none that is finished"),
+    ],
+)
+def test_mistakes(runs: Path, command_line: CommandLine, names: list[str], message: str) -> None:
+    done = command_line("compare", *(str(runs / name) for name in names))
+    assert done.returncode == 2
+    assert re.search(message, done.stderr.splitlines()[-1])
+
+
+def test_damaged_run_is_left_out(runs: Path, tmp_path: Path, command_line: CommandLine) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    path = tmp_path / "runs" / "a1" / "result.json"
+    path.write_text(path.read_text().replace("0.82", "0.92"))
+    done = command_line("compare")  # `runs` is what it lists by itself
+    assert done.returncode == 0
+    assert "left out: runs/a1/result.json: expected what was written, found a damaged file" in done.stderr
+    assert "a2" in done.stdout and "92.00" not in done.stdout

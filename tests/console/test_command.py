@@ -21,7 +21,7 @@ from tests.support.suite import CommandLine
 ROOT = Path(__file__).parents[2]
 BASE = str(ROOT / "experiments" / "base.py")
 LEAVES = schema.flatten(base.get_config())
-COMMANDS = ["main", "evaluate", "predict", "reproduce"]
+COMMANDS = ["main", "evaluate", "predict", "reproduce", "compare"]
 
 FROM_BASE = "from experiments import base\ndef get_config():\n    config = base.get_config()\n"
 FILES = {
@@ -217,9 +217,10 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
     assert (done.returncode, done.stderr) == (0, "")
     own = {
         "main": {"config", "workdir", "progress"},
-        "evaluate": {"workdir", "split", "checkpoint"},
+        "evaluate": {"workdir", "split", "checkpoint", "views"},
         "predict": {"workdir", "test_index", "checkpoint"},
         "reproduce": {"workdir", "into", "progress"},
+        "compare": {"sort", "csv"},
     }[command]
     assert set(re.findall(r"^  --(\w+): ", done.stdout, re.M)) == own | {"debug", "compilation_cache"}
     leaves = re.findall(r"^  --config\.([\w.]+)=", done.stdout, re.M)
@@ -228,7 +229,7 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", COMMANDS[1:])
+@pytest.mark.parametrize("command", COMMANDS[1:4])
 def test_folder_without_a_run(forked: forking.Forking, tmp_path: Path, command: str) -> None:
     picture = ["--test_index=0"] if command == "predict" else []
     for workdir, shown in (

@@ -14,13 +14,15 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments import base
 from mmids_cnn import config as config_lib
-from mmids_cnn import data
+from mmids_cnn import data, model
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
@@ -437,6 +439,29 @@ def test_evaluate(runs: Runs, arguments: list[str], split: str, row: int | None)
     assert [(int(label), int(count)) for label, count, _ in classes] == [*enumerate(np.bincount(labels))]
     hits = sum(round(int(count) * float(share) / 100) for _, count, share in classes)
     assert f"{100 * hits / counts[split]:.2f}" == found["accuracy"]
+
+
+def test_evaluate_several_runs_as_one(runs: Runs) -> None:
+    done = runs.command("evaluate", "--workdir=first", "--workdir=other", "--views=5")
+    assert (done.returncode, done.stderr) == (0, "")
+    framed = np.pad(DIGITS["test", "images"], ((0, 0), (1, 1), (1, 1)))
+    views = [framed[:, i : i + 28, j : j + 28, None] for i, j in ((1, 1), (1, 0), (1, 2), (0, 1), (2, 1))]
+    each = []
+    for name in ("first", "other"):
+        experiment = run_folder.experiment(runs.work / name)
+        found = trained.load(
+            runs.work / name, experiment, data.load(experiment.dataset), "newest", pytest.fail
+        )
+        variables = jax.tree.map(jnp.asarray, found.variables)
+        predict = [model.predict_proba(found.network, variables, jnp.asarray(x)) for x in views]
+        each.append(np.mean(predict, 0, np.float64))
+    labels, lines = DIGITS["test", "labels"], done.stdout.splitlines()[-3:]
+    for line, probabilities in zip(lines, [*each, np.mean(each, 0)], strict=True):
+        accuracy, loss = re.findall(r"accuracy ([\d.]+) % of 100 images, loss ([\d.]+)", line)[0]
+        assert float(accuracy) == pytest.approx(100 * np.mean(probabilities.argmax(1) == labels))
+        assert float(loss) == pytest.approx(-np.log(probabilities[np.arange(100), labels]).mean(), rel=1e-3)
+    assert "each the mean of 5 views moved by at most a pixel" in lines[-1]
+    assert lines[-1].endswith("the mean of the probabilities of 2 runs")
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,9 @@ _VALID = {
         *("--config.optimizer.name=adamw", "--config.optimizer.learning_rate=3e-4"),
         *("--config.eval.metrics=loss,accuracy", "--config.checkpoint.every_seconds=0.5"),
     ],
-    "evaluate": ["--workdir=run", "--split=test", "--checkpoint=newest", "--compilation_cache=cache"],
+    "evaluate": ["--workdir=run", "--split=test", "--views=5", "--compilation_cache=cache"],
     "predict": ["--workdir=run", "--test_index=0", "--test_index=7", "--checkpoint=best", "photo.png"],
+    "compare": ["run", "--sort=date", "--csv=false"],
     "reproduce": ["--workdir=run", "--into=again", "--progress=none", "--compilation_cache=cache"],
 }
 _DASHES = ("", "-", "---", " --", "\N{EM DASH}", "\N{EN DASH}", "\N{MINUS SIGN}", "--no", "-- ")

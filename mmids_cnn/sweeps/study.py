@@ -95,14 +95,14 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._plan, self._name = plan, name
         where = plan.sweep.storage or str(workdir / JOURNAL)
+        direction = StudyDirection[plan.sweep.direction.upper()]
         try:
             self._storage = _database(where) if plan.sweep.storage else _journal(workdir / JOURNAL, name)
             self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=name,
-                direction=StudyDirection[plan.sweep.direction.upper()],
-                load_if_exists=True,
+                storage=self._storage, study_name=name, direction=direction, load_if_exists=True
             )
+            if self._study.direction != direction:
+                raise _OtherError(f"one that is to {self._study.direction.name.lower()}")
             self._id = self._storage.get_study_id_from_name(name)
             self._distributions = {axis.leaf: _distribution(axis.domain) for axis in plan.axes}
             self._claim({"sweep": json.dumps(plan_lib.identity(plan), sort_keys=True), "data": data})

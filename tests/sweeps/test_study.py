@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import socket
+import sqlite3
 import string
 import subprocess
 import sys
@@ -359,15 +360,36 @@ def test_changed_character_of_the_journal_changes_no_result(tmp_path: Path) -> N
     assert found > 50  # the others are names of workers and times
 
 
-def test_changed_range_of_the_journal_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ('\\"high\\": 0.1', '\\"high\\": 0.2', "another trial 0"),
+        ('"directions":[2]', '"directions":[1]', "one that is to minimize"),
+        ('"directions":[2]', '"directions":[0]', "one that is to not_set"),
+        ('"directions":[2]', '"directions":[2,2]', "RuntimeError"),
+        ('"directions":[2]', '"directions":[7]', "ValueError"),
+    ],
+)
+def test_changed_range_or_direction_of_the_journal_is_found(
+    tmp_path: Path, old: str, new: str, found: str
+) -> None:
     """What TPE is asked for next depends on it."""
     plan, journal = sweeping.make(FOLDER, **TPE), tmp_path / study.JOURNAL
     study.Study(plan, tmp_path, "s", "data").ask(range(4))
     content = journal.read_text()
-    changed = content.replace('\\"high\\": 0.1', '\\"high\\": 0.2', 1)
-    assert changed != content
-    journal.write_text(changed)
-    with pytest.raises(study.DamageError, match="found another trial 0"):
+    assert old in content
+    journal.write_text(content.replace(old, new, 1))
+    with pytest.raises(study.DamageError, match=f"expected the record of this sweep, found {found}"):
+        study.Study(plan, tmp_path, "s", "data")
+
+
+def test_changed_direction_in_a_database_is_found(tmp_path: Path) -> None:
+    database = tmp_path / "record.db"
+    plan = sweeping.make(FOLDER, sweep__storage=f"sqlite:///{database}")
+    study.Study(plan, tmp_path, "s", "data").ask(range(4))
+    with contextlib.closing(sqlite3.connect(database)) as record, record:
+        record.execute("UPDATE study_directions SET direction = 'MINIMIZE'")
+    with pytest.raises(study.DamageError, match=r"record\.db: expected the record .* is to minimize"):
         study.Study(plan, tmp_path, "s", "data")
 
 

@@ -49,7 +49,7 @@ def check(workdir: Path, experiment: config_lib.Experiment) -> dict[str, Any] | 
     if before is not None:  # where it is not there or damaged, each checkpoint holds it as well
         require_same(workdir, config_lib.resolve(before, recorded=True), experiment)
         done = result and (result["epoch"] >= experiment.num_epochs or result.get("stopped"))
-        if done and not _other_metrics(workdir, result):
+        if done and not damaged(workdir):
             return result
     require_writable(workdir)
     return None
@@ -66,6 +66,13 @@ def require_same(workdir: Path, before: config_lib.Experiment, now: config_lib.E
             f"{workdir}: expected a run of this configuration, found one that differs in {fields}; "
             f"give it another folder, such as --workdir={workdir}-2"
         )
+
+
+def say_damaged(workdir: Path, names: Sequence[str], say: Callable[[str], None]) -> None:
+    """Says which files of a run or sweep are written anew."""
+    for name in names:
+        now = ", with the command and the versions of now" if name == PROVENANCE else ""
+        say(f"{workdir / name}: expected what was written, found a damaged file; writing it anew{now}")
 
 
 def damaged(workdir: Path) -> list[str]:

@@ -59,8 +59,7 @@ def _record(
     now = provenance.collect(experiment, dataset)
     path = workdir / run_folder.PROVENANCE
     damaged = run_folder.damaged(workdir)
-    for name in damaged:
-        terminal.say(f"{workdir / name}: expected what was written, found a damaged file; writing it anew")
+    run_folder.say_damaged(workdir, damaged, terminal.say)
     if resumed.state is not None:
         intact = path.exists() and run_folder.PROVENANCE not in damaged
         before = {**(files.read_sealed(path) if intact else now), "sources": resumed.sources}

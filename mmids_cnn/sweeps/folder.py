@@ -87,9 +87,15 @@ def _require_same_sources(workdir: Path) -> None:
 
 def damaged(workdir: Path) -> list[str]:
     """Names of files that are there and damaged; a session writes them anew."""
-    plan, best = workdir / PLAN, workdir / BEST
-    found = [PLAN] * (plan.exists() and recorded(workdir) is None)
-    return found + [BEST] * (best.exists() and _best(workdir) is None)
+    best = _best(workdir)
+    expected = (best or {}).get("sha256", {})  # an earlier version has none
+    whole = {
+        PLAN: recorded(workdir) is not None,
+        run_folder.PROVENANCE: run_folder.provenance(workdir) != {},
+        BEST: best is not None,
+        **{name: files.digest(workdir / name) == digest for name, digest in expected.items()},
+    }
+    return [name for name, is_whole in whole.items() if not is_whole and (workdir / name).exists()]
 
 
 def write_best(workdir: Path, best: Mapping[str, Any]) -> None:
@@ -108,12 +114,8 @@ def _best(workdir: Path) -> dict[str, Any] | None:
 
 def _result(workdir: Path) -> dict[str, Any] | None:
     """The content of `best.json`, None where a file of the result is missing or damaged: it is made anew."""
-    best = _best(workdir)
-    if best is None:
-        return None
-    found = {name: files.digest(workdir / name) for name in _BESIDE}
-    expected = best.pop("sha256", found)  # an earlier version has none
-    return best if None not in found.values() and found == expected else None
+    there = all((workdir / name).exists() for name in _BESIDE)
+    return _best(workdir) if there and not damaged(workdir) else None
 
 
 def study_name(plan: Plan, workdir: Path) -> str:

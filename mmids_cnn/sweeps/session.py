@@ -40,8 +40,7 @@ def run(
     """
     provenance.require_settings(workdir)
     study = open_study(plan, workdir, dataset.fingerprint, terminal.say)
-    for name in sweep_folder.damaged(workdir):
-        terminal.say(f"{workdir / name}: expected what was written, found a damaged file; writing it anew")
+    run_folder.say_damaged(workdir, sweep_folder.damaged(workdir), terminal.say)
     files.write_sealed(workdir / sweep_folder.PLAN, plan.to_dict())  # the storage has answered
     files.write_sealed(
         workdir / run_folder.PROVENANCE, provenance.collect(plan.experiment, dataset, plan.sources)

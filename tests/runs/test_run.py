@@ -377,6 +377,7 @@ def test_damaged_records_are_written_anew(runs: Runs, tmp_path: Path) -> None:
         ("result.json", '"step": 10', '"step": 11'),
         ("config.json", '"seed": 0', '"seed": 1'),
         ("metrics.jsonl", '"step": 5', '"step": 6'),
+        ("provenance.json", '"seed": 0', '"seed": 1'),
     ],
 )
 def test_a_character_that_changed_is_not_shown(
@@ -395,7 +396,10 @@ def test_a_character_that_changed_is_not_shown(
     assert processes.timeless(read(folder, "result.json")) == processes.timeless(
         read(runs.work / "first", "result.json")
     )
-    if name != "result.json":
+    if name == "provenance.json":
+        assert "writing it anew, with the command and the versions of now\n" in done.stdout
+        assert read(folder, name)["seed"] == 0 and not run_folder.damaged(folder)
+    elif name != "result.json":
         assert (folder / name).read_text() == before
 
 

@@ -84,6 +84,9 @@ def run(
             smaller = "lower the sizes in --config.model, or --config.batch_size"
             what = what.partition(": ")[2] or "no more"
             sys.exit(complain(f"memory: expected as much as was asked for, found {what}; {smaller}", 1))
+        if Path(traceback.extract_tb(error.__traceback__)[-1].filename).match("jax/_src/config.py"):
+            found = f"{error}; change the variable of the environment, or unset it"
+            sys.exit(complain(f"JAX: expected settings that it can be imported with, found: {found}", 2))
         sys.exit(complain(f"{what}; --debug shows where, please report it", 1))
     finally:
         signals.ignore()

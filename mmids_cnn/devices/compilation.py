@@ -17,6 +17,17 @@ from typing import Any, TextIO
 
 from mmids_cnn.errors import ConfigError
 
+_OFF = ("0", "off", "false", "f", "no", "n")  # as JAX reads it
+_USABLE = {
+    **dict.fromkeys(("JAX_DISABLE_JIT", "JAX_NO_TRACING", "JAX_NO_EXECUTION"), _OFF),
+    "JAX_NUMPY_DTYPE_PROMOTION": ("standard",),
+    "JAX_NUMPY_RANK_PROMOTION": ("allow", "warn"),
+    **{
+        f"JAX_TRANSFER_GUARD{which}": ("allow", "log", "log_explicit")
+        for which in ("", "_HOST_TO_DEVICE", "_DEVICE_TO_HOST", "_DEVICE_TO_DEVICE")
+    },
+}
+
 _WARNING = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '(?P<name>[^']+)'")
 _SYSTEM = re.compile(r"\[Errno \d+\] ([^:]*)")  # of the system, and not of what is in an entry
 
@@ -44,13 +55,14 @@ def use_cache(folder: str | None) -> None:
 
 
 def require() -> None:
-    """Raises `ConfigError` where JAX would be told not to compile; to be called before it is imported."""
-    found = os.environ.get("JAX_DISABLE_JIT", "0")
-    if found.lower() not in ("n", "no", "f", "false", "off", "0"):  # as JAX reads it
-        raise ConfigError(
-            f"JAX_DISABLE_JIT: expected it to be off, as every step is a compiled program, found {found!r}; "
-            "unset it"
-        )
+    """Raises `ConfigError` where JAX would be told what no step survives; to be called before its import."""
+    for name, usable in _USABLE.items():
+        found = os.environ.get(name, usable[0])
+        if found.lower() not in usable:
+            raise ConfigError(
+                f"{name}: expected one of {', '.join(usable)}, as steps are compiled programs of plain JAX, "
+                f"found {found!r}; unset it"
+            )
 
 
 def compile_lowered(lowered: Any) -> Any:

@@ -291,12 +291,35 @@ def test_no_such_device(command_line: CommandLine, tmp_path: Path, small: list[s
     assert {path.name for path in tmp_path.iterdir()} == {"archives"}
 
 
-@pytest.mark.parametrize(("name", "value"), [("JAX_NUM_CPU_DEVICES", "many"), ("JAX_DISABLE_JIT", "True")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "many"),
+        ("JAX_DISABLE_JIT", "True"),
+        ("JAX_NO_TRACING", "1"),
+        ("JAX_NO_EXECUTION", "on"),
+        ("JAX_NUMPY_DTYPE_PROMOTION", "strict"),
+        ("JAX_NUMPY_RANK_PROMOTION", "raise"),
+        ("JAX_TRANSFER_GUARD", "disallow"),
+        ("JAX_TRANSFER_GUARD_HOST_TO_DEVICE", "disallow_explicit"),
+    ],
+)
 def test_variable_that_cannot_be_used(
     forked: forking.Forking, tmp_path: Path, small: list[str], name: str, value: str
 ) -> None:
     done = forked(tmp_path, *small, module="mmids_cnn.main", environment={**os.environ, name: value})
     assert re.fullmatch(rf"error: {name}: expected .+, found '{value}'; .+\n", done.stderr)
+    assert done.returncode == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"archives"}
+
+
+@pytest.mark.parametrize("name", ["JAX_ENABLE_X64", "JAX_DEFAULT_PRNG_IMPL"])
+def test_variable_that_jax_refuses(
+    command_line: CommandLine, tmp_path: Path, small: list[str], name: str
+) -> None:
+    done = command_line("main", *small, **{name: "nonsense"})
+    found = rf".*nonsense.*{name}.*"
+    assert re.fullmatch(rf"error: JAX: expected .+, found: {found}; .+\n", done.stderr, re.IGNORECASE)
     assert done.returncode == 2
     assert {path.name for path in tmp_path.iterdir()} == {"archives"}
 

@@ -28,6 +28,9 @@ _NO_BITS = re.compile(
     "location|report|profil|pgle|cache|metadata|serialization|export|timeout|service|recover|default_prng_impl"
 )
 
+_NO_BITS_OF_XLA = re.compile("dump|host_platform_device_count|profile|cuda_data_dir|parallelism")
+_DETERMINISTIC = {"xla_gpu_deterministic_ops": "true"}  # which commands add
+
 
 def collect(
     experiment: config_lib.Experiment, dataset: data.Dataset, names: Iterable[str] = ()
@@ -72,10 +75,11 @@ def settings() -> dict[str, Any]:
 
 def require_settings(workdir: Path) -> None:
     """Raises `RunError` unless JAX is set as the provenance in a folder has it, where it has that at all."""
-    changed = _settings_changed(run_folder.provenance(workdir), {"jax": settings()})
+    now = {"jax": settings(), "xla_flags": os.environ.get("XLA_FLAGS", "")}
+    changed = _settings_changed(run_folder.provenance(workdir), now)
     if changed:
         names = ", ".join(name.upper() for name in changed)
-        found = "; ".join(f"{name}: {old} there, {new} here" for name, (old, new) in changed.items())
+        found = "; ".join(f"{name}: {old!r} there, {new!r} here" for name, (old, new) in changed.items())
         raise RunError(
             f"{workdir}: expected the settings of JAX that it began with, found others, {found}; change "
             f"{names} back, or name another --workdir"
@@ -85,7 +89,18 @@ def require_settings(workdir: Path) -> None:
 def _settings_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings of JAX that differ between two records that both have them, as (old value, new value)."""
     old, new = before.get("jax", {}), now.get("jax", {})
-    return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
+    changed = {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
+    name = "xla_flags"
+    if name in before and name in now and _that_count(before[name]) != _that_count(now[name]):
+        changed[name] = before[name], now[name]
+    return changed
+
+
+def _that_count(flags: str) -> dict[str, str]:
+    """Flags of XLA that bits may depend on, by name; the last one of a name wins, as in XLA."""
+    pairs = [word.lstrip("-").partition("=") for word in flags.split()]
+    found = {name: value if equals else "true" for name, equals, value in pairs}
+    return _DETERMINISTIC | {name: value for name, value in found.items() if not _NO_BITS_OF_XLA.search(name)}
 
 
 def sources(names: Iterable[str]) -> dict[str, dict[str, str | None]]:
@@ -103,7 +118,6 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     pairs = {
         "python": (before.get("python"), now["python"]),
         "device": (before.get("device"), now["device"]),
-        "xla_flags": (before.get("xla_flags"), now["xla_flags"]),
         "data": (before.get("dataset", {}).get("fingerprint"), now["dataset"]["fingerprint"]),
         "git_commit": (before.get("git_commit"), now["git_commit"]),
     }

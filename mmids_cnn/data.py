@@ -73,9 +73,19 @@ def load(config: config_lib.Dataset, report: cache.Report = lambda what, done, t
 
 
 def data_dir(config: config_lib.Dataset) -> Path:
-    """The TFDS data directory in force, by TFDS's own rule: TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return Path(config.data_dir or default).expanduser().absolute()
+    """The TFDS data directory in force, by TFDS's own rule: TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+      DataError: it is below the home of a user that is not known.
+    """
+    found = config.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    try:
+        return Path(found).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(
+            f"dataset.data_dir: expected a folder, found the home of nobody, {found!r}; set "
+            "--config.dataset.data_dir or TFDS_DATA_DIR to another"
+        ) from None
 
 
 def flat(

@@ -151,6 +151,8 @@ def test_default_folder_is_that_of_tfds(monkeypatch: pytest.MonkeyPatch, value: 
     assert data.data_dir(DEFAULT) == expected
     assert data.data_dir(dataclasses.replace(DEFAULT, data_dir="~/x")) == Path.home() / "x"
     assert data.data_dir(dataclasses.replace(DEFAULT, data_dir="x")) == Path.cwd() / "x"
+    monkeypatch.setenv("TFDS_DATA_DIR", "")
+    assert data.data_dir(DEFAULT) == Path.home() / "tensorflow_datasets"
 
 
 def test_whole_cache_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

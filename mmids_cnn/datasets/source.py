@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmids_cnn.datasets import cache, catalogue, idx
+from mmids_cnn.errors import DataError
 from mmids_cnn.storage import files
 
 
@@ -24,6 +25,11 @@ def prepare(name: str, archives: str, root: Path, report: cache.Report) -> tuple
       DataError: it is not there and cannot be prepared, or is not an image-classification set.
       FaultError: a disk is full or a folder cannot be written.
     """
+    if not files.is_utf8(root):
+        raise DataError(
+            f"dataset.data_dir: expected a folder whose path is UTF-8, found {str(root)!a}; set "
+            "--config.dataset.data_dir or TFDS_DATA_DIR to another"
+        )
     with files.faults(f"preparing {name} in {root}"):
         key, make_builder, where = _find(name, archives, root, report)
         folder = root / "mmids_cnn" / key

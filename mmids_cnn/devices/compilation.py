@@ -28,6 +28,7 @@ _USABLE = {
     },
 }
 
+_UNUSABLE = "the compilation cache {} cannot be {}; set --compilation_cache"
 _WARNING = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '(?P<name>[^']+)'")
 _SYSTEM = re.compile(r"\[Errno \d+\] ([^:]*)")  # of the system, and not of what is in an entry
 
@@ -37,13 +38,16 @@ def use_cache(folder: str | None) -> None:
 
     Args:
       folder: the cache; '' is none; None is that of JAX_COMPILATION_CACHE_DIR, else `mmids_cnn/compiled` in
-        the user's cache folder.
+        the user's cache folder. One that JAX cannot take is none, and told of.
     """
     if folder is None:
         folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if folder is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - no home
         folder = str(Path(cache) / "mmids_cnn" / "compiled")
+    if os.fsencode(folder) != folder.encode(errors="replace"):  # JAX takes UTF-8 alone
+        print(f"note: {_UNUSABLE.format(ascii(folder), 'used: its path is not UTF-8')}", file=sys.stderr)
+        folder = ""
     if not folder:
         os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
         return
@@ -110,7 +114,7 @@ def _remove_torn_entries(folder: Path) -> None:
         failed = _SYSTEM.search(str(message))
         note = f"{' '.join(str(message).split())}; compiled anew"
         if failed:
-            note = f"the compilation cache {folder} cannot be written: {failed[1]}; set --compilation_cache"
+            note = _UNUSABLE.format(folder, f"written: {failed[1]}")
         if note not in said:
             print(f"note: {note}", file=sys.stderr, flush=True)
         said.add(note)

@@ -120,15 +120,11 @@ _HOLDS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 def require_utf8(workdir: Path) -> None:
     """Raises a `RunError` unless the folder's path is UTF-8: Orbax writes to no other."""
-    path = str(workdir.absolute())
-    try:
-        same = os.fsencode(path) == path.encode()
-    except UnicodeEncodeError:
-        same = False
-    if not same:
+    path = workdir.absolute()
+    if not files.is_utf8(path):
         raise RunError(
-            f"workdir: expected a folder whose path is UTF-8, found {path!a}; set --workdir to another, or "
-            "PYTHONUTF8=1 where it is the locale that is not"
+            f"workdir: expected a folder whose path is UTF-8, found {str(path)!a}; set --workdir to "
+            "another, or PYTHONUTF8=1 where it is the locale that is not"
         )
 
 

@@ -133,6 +133,14 @@ def obstacle(folder: Path) -> str | None:
     return None if existing.is_dir() and writable(existing) else str(existing)
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether the system's name of a path is UTF-8: C++ libraries write to no other."""
+    try:
+        return os.fsencode(path) == str(path).encode()
+    except UnicodeEncodeError:  # bytes that are no text, or a letter that the locale does not have
+        return False
+
+
 @contextlib.contextmanager
 def faults(doing: str) -> Iterator[None]:
     """Turns an `OSError` raised inside into one line: what was being done, what failed, what to do."""

@@ -313,6 +313,20 @@ def test_variable_that_cannot_be_used(
     assert {path.name for path in tmp_path.iterdir()} == {"archives"}
 
 
+@pytest.mark.parametrize("folder", ["a\udcff", "~nobody-of-that-name"])
+def test_data_folder_that_cannot_be_used(
+    forked: forking.Forking, tmp_path: Path, small: list[str], folder: str
+) -> None:
+    environment = {**os.environ, "TFDS_DATA_DIR": folder}
+    done = forked(tmp_path, *small, module="mmids_cnn.main", environment=environment)
+    assert re.fullmatch(
+        r"error: dataset\.data_dir: expected .*, found .*(\\udcff|nobody).*; set .* TFDS_DATA_DIR .*\n",
+        done.stderr,
+    )
+    assert done.returncode == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"archives"}
+
+
 @pytest.mark.parametrize("name", ["JAX_ENABLE_X64", "JAX_DEFAULT_PRNG_IMPL"])
 def test_variable_that_jax_refuses(
     command_line: CommandLine, tmp_path: Path, small: list[str], name: str
@@ -423,6 +437,15 @@ def resolved(forked: forking.Forking) -> Resolved:
         return leaves | tuples, workdir, mode
 
     return call
+
+
+def test_compilation_cache_that_jax_cannot_take(forked: forking.Forking, tmp_path: Path) -> None:
+    done = forked(tmp_path, f"--config={BASE}", "--compilation_cache=\udcff", code=RESOLVES)
+    assert done.stderr == (
+        "note: the compilation cache '\\udcff' cannot be used: its path is not UTF-8; "
+        "set --compilation_cache\n"
+    )
+    assert done.returncode == 0
 
 
 def test_experiment_file_may_import_jax(resolved: Resolved, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ NAME = "JAX_COMPILATION_CACHE_DIR"
         ("/mine", "/theirs", "/mine"),
         ("", "/theirs", None),
         ("", None, None),
+        ("/m\udcffine", None, None),
+        (None, "/m\udcffine", None),
+        ("/m\u00efne", None, "/m\u00efne"),
     ],
 )
 def test_the_flag_wins_over_the_environment_over_the_default(

@@ -55,10 +55,12 @@ def main() -> int:
     found = differences.between(old, new)
     if not found:
         terminal.say(f"identical: {new} has the results, metrics and parameters of {old}, bit for bit")
+        terminal.require_written()
         return 0
     setting = provenance.changes(*(files.read_sealed(path / run_folder.PROVENANCE) for path in (old, new)))
     terminal.say(f"different: {'; '.join(found)}")
     terminal.say(f"what else differs: {'; '.join(setting) if setting else 'nothing that was recorded'}")
+    terminal.require_written()
     return 1
 
 

@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from mmids_cnn import schema
 from mmids_cnn.console import experiment_file, explain, signals
+from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.devices import compilation, cores
 from mmids_cnn.errors import ConfigError, FaultError, UserError
 
@@ -43,6 +44,8 @@ def run(
         is then called with the configuration and the path of its file.
     """
     signals.watch()
+    if sys.stdout is None:  # whoever started this has closed it: from now on one that cannot be written
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     absl_logging.set_verbosity(absl_logging.ERROR)  # what config_flags warns of is an error here
     debug = any(
         word.lstrip("-") in ("debug", "debug=true", "debug=1") for word in sys.argv if word[0:1] == "-"
@@ -53,7 +56,9 @@ def run(
         _define_common_flags()
         own = sorted({*flags.FLAGS, *(["config"] if takes_config else [])} - of_absl)
         if any(word in ("--help", "-help", "-h", "--helpfull") for word in sys.argv[1:]):
-            print(_usage(doc or "", own))
+            terminal = Terminal()
+            terminal.say(_usage(doc or "", own))
+            terminal.require_written()
             sys.exit(0)
         argv = _in_one_word(sys.argv)
         caches = [

@@ -29,7 +29,7 @@ class _Console(Console):
             super()._check_buffer()  # calls `on_broken_pipe` where whoever reads has gone
         except OSError as error:
             self.failed = error
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, AttributeError):  # it is closed, or was from the start
                 sys.stderr.write(f"note: standard output cannot be written: {error.strerror}\n")
             self.on_broken_pipe()
 

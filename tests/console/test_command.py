@@ -229,6 +229,21 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("to", "status", "lines"), [("> /dev/full", 1, 2), ("| true", 0, 0)])
+def test_help_that_cannot_be_written(tmp_path: Path, no_jax: str, to: str, status: int, lines: int) -> None:
+    line = f"(sleep 0.2; exec {sys.executable} -m mmids_cnn.evaluate --help) {to}"  # the reader is gone
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": no_jax},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (status, lines), done.stderr
+    assert "unexpected" not in done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS[1:4])
 def test_folder_without_a_run(forked: forking.Forking, tmp_path: Path, command: str) -> None:
     picture = ["--test_index=0"] if command == "predict" else []

@@ -112,7 +112,7 @@ def test_output_that_cannot_be_written(place: Place, unbroken: Path, to: str, li
     assert bits(place.work / "run") == bits(unbroken)
 
 
-@pytest.mark.parametrize("module", ["evaluate", "predict"])
+@pytest.mark.parametrize("module", ["evaluate", "predict", "reproduce"])
 def test_answer_that_cannot_be_written(place: Place, unbroken: Path, module: str) -> None:
     """It is nowhere else, unlike what a run shows."""
     processes.fresh(unbroken, place.work / "run")
@@ -124,6 +124,23 @@ def test_answer_that_cannot_be_written(place: Place, unbroken: Path, module: str
     assert done.wait(60) == 1
     note, error = (place.work / "err").read_text().splitlines()
     assert note == "note: standard output cannot be written: No space left on device"
+    one_line(error + "\n", "standard output: expected that it can be written; .*")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["evaluate --workdir=run", "predict --workdir=run --test_index=0", "main --help"]
+)
+def test_standard_output_that_is_closed(place: Place, unbroken: Path, arguments: str) -> None:
+    processes.fresh(unbroken, place.work / "run")
+    module, *words = arguments.split()
+    code = (
+        "import os, runpy, sys; os.close(1); sys.stdout = None; "  # as Python has it then
+        f"runpy.run_module('mmids_cnn.{module}', run_name='__main__', alter_sys=True)"
+    )
+    done = place.forking(place.work, *words, code=code, environment=place.environment())
+    assert done.returncode == 1
+    note, error = done.stderr.splitlines()
+    assert note == "note: standard output cannot be written: Bad file descriptor"
     one_line(error + "\n", "standard output: expected that it can be written; .*")
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -85,7 +85,12 @@ class Terminal:
             table.add_column(column, justify="left" if index < texts else "right")
         for row in rows:
             table.add_row(*map(str, row))
-        self.console.print(table)
+        needs = self.console.measure(table, options=self.console.options.update(max_width=10**4)).minimum
+        if self.console.is_terminal and needs > self.console.width:
+            for row in rows:
+                self._pairs(columns, map(str, row))
+        else:
+            self.console.print(table)
 
     def row(
         self,
@@ -101,14 +106,20 @@ class Terminal:
         shown = {name: _cell(name, row[name], show) for name in row if not name.endswith("/count")}
         widths = [max(len(name), 8) for name in shown]
         if self.console.is_terminal and sum(widths) + 2 * (len(widths) - 1) > self.console.width:
-            pairs = [f"{name} {cell}".replace(" ", "\0") for name, cell in shown.items()]  # kept in one line
-            lines = textwrap.fill("  ".join(pairs), self.console.width, subsequent_indent="  ")
-            self.note(lines.replace("\0", " "))
+            self._pairs(shown, shown.values())
             return
         if list(shown) != self._columns:
             self._columns = list(shown)
             self.note("  ".join(map(str.rjust, shown, widths)))
         self.note("  ".join(map(str.rjust, shown.values(), widths)))
+
+    def _pairs(self, names: Iterable[str], cells: Iterable[str]) -> None:
+        """A row of a table that is too wide, as names with their cells, each pair kept in one line."""
+        pairs = [f"{name} {cell}".replace(" ", "\0") for name, cell in zip(names, cells, strict=True)]
+        lines = textwrap.fill(
+            "  ".join(pairs), self.console.width, subsequent_indent="  ", break_long_words=False
+        )
+        self.note(lines.replace("\0", " "))
 
     def progress(self, what: str, done: int, total: int, rate: float, unit: str) -> None:
         """Where long work is: what is being done, how much of it, how fast in `unit` a second.

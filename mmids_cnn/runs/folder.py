@@ -15,6 +15,7 @@ from typing import Any
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import metrics as metrics_lib
+from mmids_cnn.console.terminal import counted
 from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.storage import files
 
@@ -227,7 +228,7 @@ def summary(result: dict[str, Any], workdir: Path) -> str:
     )
     return (
         f"test accuracy {accuracy} of {result['test/count']:,} images "
-        f"(loss {loss}{which}) after {result['epoch']:g} {epochs}, {result['step']:,} steps\n"
+        f"(loss {loss}{which}) after {result['epoch']:g} {epochs}, {counted(result['step'], 'step')}\n"
         f"{result['seconds/total']:.1f} s: data {result['seconds/data']:.1f}, "
         f"compile {result['seconds/compile']:.1f}, train {result['seconds/train']:.1f} "
         f"({result['images_per_second']:,.0f} images/s), evaluate {result['seconds/eval']:.1f}\n"

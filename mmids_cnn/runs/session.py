@@ -9,7 +9,7 @@ from typing import Any
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, loop, metrics, train
 from mmids_cnn.console import signals
-from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.console.terminal import Terminal, counted
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import provenance, resume
 from mmids_cnn.runs.clock import Clock
@@ -141,7 +141,7 @@ def _train(
         )
     skipped = int(point.state.nonfinite)
     if skipped:
-        terminal.say(f"{skipped:,} steps were skipped: they would have made what is not finite")
+        terminal.say(f"skipped {counted(skipped, 'step')}, which would have made what is not finite")
     return point
 
 

@@ -23,6 +23,8 @@ from mmids_cnn.sweeps.trials import Result, Trial
 
 _AROUND = 8  # lines of the terminal that are no trial's: the table's frame, the bar, the prompt
 
+_FRAME, _LEAST = 13, 20  # columns of the terminal around the cells of a row, and for settings at least
+
 
 def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Terminal) -> None:
     """Shows what is about to be tried, on what.
@@ -132,21 +134,31 @@ class Board:
             if self._live is None:
                 self._live = Live(console=self._terminal.console, transient=True, refresh_per_second=4)
                 self._live.start()
-            bar = ProgressBar(total=self._total, completed=done, width=min(40, self._terminal.console.width))
+            room = self._terminal.console.width - len(facts) - 2
+            bar = ProgressBar(total=self._total, completed=done, width=min(40, max(room, 1)))
             self._live.update(Group(self._table(), bar, Text(f" {facts}")))
         elif self._terminal.mode == "plain" and time.monotonic() - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = time.monotonic()
             self._terminal.note(f"sweep  {facts}")
 
-    def _table(self) -> Table:
-        table = Table("trial", Column("settings", no_wrap=True, overflow="ellipsis"), self._column, "state")
+    def _table(self) -> Table | Text:
+        """The best trials and those at work; where a table has no room for their settings, a line each."""
         shown = max(self._terminal.console.height - _AROUND, 3)
-        for number in self._order()[:shown]:
-            table.add_row(
-                trial_name(number), self._settings.get(number, ""), self._value(number), self._states[number]
-            )
+        rows = [
+            (trial_name(number), self._value(number), self._states[number], self._settings.get(number, ""))
+            for number in self._order()[:shown]
+        ]
         if len(self._states) > shown:
-            table.add_row("...", f"and {len(self._states) - shown} more", "", "")
+            rows.append(("...", "", "", f"and {len(self._states) - shown} more"))
+        heads = ("trial", self._column, "state")
+        taken = sum(max(map(len, cells)) for cells in zip(heads, *(row[:3] for row in rows), strict=True))
+        room = self._terminal.console.width - taken - _FRAME
+        if room < _LEAST:
+            lines = ("  ".join(filter(None, row)) for row in rows)
+            return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+        table = Table(*heads, Column("settings", no_wrap=True, overflow="ellipsis", max_width=room))
+        for row in rows:
+            table.add_row(*row)
         return table
 
     def _order(self) -> list[int]:

@@ -56,6 +56,18 @@ def test_metrics_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(heading) == len(numbers)
 
 
+@pytest.mark.parametrize("columns", [40, 60, 100])
+def test_table_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    terminal, screen = of_width(monkeypatch, columns)
+    rows = [("optimizer.learning_rate", "log_uniform(1e-4, 1e-1)"), ("model.channels", "choice((4,),(8,16))")]
+    terminal.table("", ("setting", "space"), rows)
+    shown = re.sub(r"\x1b\[\d*m", "", screen.getvalue())
+    assert max(map(len, shown.splitlines())) <= columns
+    assert ("\N{BOX DRAWINGS LIGHT VERTICAL}" in shown) == (columns > 40)
+    for row in rows:
+        assert all(cell in shown for cell in row)
+
+
 @pytest.mark.parametrize("columns", [40, 60, 75, 100])
 def test_bar_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     terminal, screen = of_width(monkeypatch, columns)

@@ -613,3 +613,5 @@ def test_summary_of_a_result(runs: Runs) -> None:
     assert text.startswith("test accuracy 98.77 % of 10,000 images ")
     assert "after 10 epochs, 4,690 steps\n12.3 s: data " in text
     assert text.endswith("everything is in runs/base")
+    text = run_folder.summary(result | {"step": 1, "epoch": 1.0}, Path("runs/base"))
+    assert "after 1 epoch, 1 step\n" in text

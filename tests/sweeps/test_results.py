@@ -1,12 +1,15 @@
 """What a sweep leaves behind: numbers by hand, and a page that needs nothing but itself."""
 
 import base64
+import contextlib
 import csv
 import html.parser
+import io
 import math
 import re
 import shlex
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,11 +18,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from mmids_cnn.console import experiment_file
+from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.pages import axes
 from mmids_cnn.pages import statistics as pages_statistics
+from mmids_cnn.populations import executor
+from mmids_cnn.populations.ledger import Member
 from mmids_cnn.sweeps import plan as plan_lib
 from mmids_cnn.sweeps import progress, results, scales, space
-from mmids_cnn.sweeps.trials import COMPLETE, NONFINITE, PRUNED, Result
+from mmids_cnn.sweeps.trials import COMPLETE, NONFINITE, PRUNED, Result, Trial
 from tests.support import sweeping
 
 FOLDER = Path("nowhere")
@@ -232,3 +238,28 @@ def test_settings_lie_on_their_scales(plan: plan_lib.Plan) -> None:
         assert panel.get_xscale() == ("log" if axis.leaf == "optimizer.learning_rate" else "linear")
         low, high = panel.get_xlim()
         assert low < place < high
+
+
+class Screen(io.StringIO):
+    """A terminal's file."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_trials_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    screen, plan = Screen(), sweeping.make(FOLDER)
+    monkeypatch.setattr(sys, "stdout", screen)
+    for name, value in {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    with contextlib.closing(progress.Board(Terminal("bar"), plan, 1000, 400)) as board:
+        for number in range(2):
+            board.trial(Trial(number, plan.point(number)), None)
+        rows: Any = ({"validation/accuracy": 0.91234},)
+        board.update("job", [Member(1, 0)], executor.Update(1.25, 100, rows))
+    shown = re.sub(r"\x1b\[\??\d*[a-zA-Z]", "", screen.getvalue())
+    first = next(line for line in shown.splitlines() if "epoch 1.25" in line)
+    for cell in ("1 ", "91.23 %", "epoch 1.25", "learning_rate=0.01" if columns > 40 else "learning_r"):
+        assert cell in first
+    assert " 50 %" in shown  # how much is done, beside the bar

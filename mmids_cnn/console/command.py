@@ -220,7 +220,7 @@ def _usage(doc: str, own: Sequence[str]) -> str:
 
 
 def _prepare_jax(cache: str | None) -> None:
-    """Settings that JAX reads from the environment when it is first imported, and what keeps Orbax quiet."""
+    """Settings that JAX reads from the environment when it is first imported, and what keeps others quiet."""
     compilation.require()
     compilation.use_cache(cache)
     cores.as_devices()
@@ -228,6 +228,7 @@ def _prepare_jax(cache: str | None) -> None:
     if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {deterministic}".strip()
     hush_orbax()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written is no obstacle
 
 
 def hush_orbax() -> None:

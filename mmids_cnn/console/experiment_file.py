@@ -1,6 +1,7 @@
 """Experiment files: found on the command line, run once, and turned into flags of their leaves."""
 
 import ast
+import importlib.machinery
 import importlib.util
 import os
 import re
@@ -66,10 +67,11 @@ def load(path_and_word: str) -> Any:
     folder = Path(path).absolute().parent
     add_roots([_ROOT, folder.parent, folder])
     try:
-        spec = importlib.util.spec_from_file_location("experiment_file", path)
-        assert spec and spec.loader
+        loader = importlib.machinery.SourceFileLoader("experiment_file", path)  # whatever its ending
+        spec = importlib.util.spec_from_loader("experiment_file", loader)
+        assert spec
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         config = module.get_config(*words)
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)

@@ -207,11 +207,13 @@ def _check_halving(plan: Plan) -> None:
 
 def _check_experiment(plan: Plan) -> None:
     experiment = plan.experiment
-    seeds = plan.sweep.confirm_seeds + (plan.sweep.seeds if plan.axes else 0)
-    if experiment.seed + seeds > 2**32:
+    parts = {"seed": experiment.seed, "sweep.confirm_seeds": plan.sweep.confirm_seeds}
+    parts |= {"sweep.seeds": plan.sweep.seeds} if plan.axes else {}
+    if sum(parts.values()) > 2**32:
+        name, value = max(parts.items(), key=lambda pair: pair[1])
         raise ConfigError(
-            f"config.seed: expected all of seed, seed + 1, ... below 2**32, got {experiment.seed}; lower "
-            "--config.seed"
+            f"config.{name}: expected all of seed, seed + 1, ... below 2**32, got {value}; lower "
+            f"--config.{name}"
         )
     if plan.axes and experiment.dataset.validation_examples == 0:
         raise ConfigError(

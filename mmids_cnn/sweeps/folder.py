@@ -10,6 +10,7 @@ Never imports JAX.
 """
 
 import contextlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,19 @@ def write_best(workdir: Path, best: Mapping[str, Any]) -> None:
     """Writes the result, with the digests of the files beside it, which are complete."""
     digests = {name: files.digest(workdir / name) for name in _BESIDE}
     files.write_sealed(workdir / BEST, {**best, "sha256": digests})
+
+
+def command(workdir: Path) -> str:
+    """The command that trains the winner."""
+    config, winner = (shlex.quote(str(workdir / name)) for name in (WINNER, "winner"))
+    return f"python -m mmids_cnn.main --config={config} --workdir={winner}"
+
+
+def summary(best: Mapping[str, Any], workdir: Path) -> str:
+    """The result in a few lines, with the folder as it is called now."""
+    lead = best["summary"].split("\nreport: ")[0]  # an earlier version has the folder of then below it
+    report, trials, result = (workdir / name for name in (REPORT, TRIALS, BEST))
+    return f"{lead}\nreport: {report}; trials: {trials}; best: {result}\ntrain it: {command(workdir)}"
 
 
 def _best(workdir: Path) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ def page(
         f"<figcaption>{html.escape(one.caption)}</figcaption></figure>\n"
         for one in pictures
     )
-    lead = best.get("summary", "Every trial diverged.").split("\nreport: ")[0]
+    lead = best.get("summary", "Every trial diverged.")
     command = f"<h2>Train it</h2>\n<pre>{html.escape(best['command'])}</pre>\n" if best else ""
     configuration = html.escape(json.dumps(plan.to_dict(), indent=2))
     return pages.page(

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import pprint
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mmids_cnn.pages import statistics
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import report
-from mmids_cnn.sweeps.folder import BEST, REPORT, TRIALS, WINNER
+from mmids_cnn.sweeps.folder import REPORT, TRIALS, WINNER
 from mmids_cnn.sweeps.plan import Plan
 from mmids_cnn.sweeps.progress import describe
 from mmids_cnn.sweeps.trials import Result, Scores
@@ -37,7 +36,6 @@ def write(
     files.write_text(workdir / TRIALS, _csv(plan, results))
     best: dict[str, Any] = {}
     if winner is not None:
-        command = f"python -m mmids_cnn.main --config={shlex.quote(str(workdir / WINNER))}"
         files.write_text(workdir / WINNER, _experiment_file(plan, winner, workdir))
         values = [one["value"] for one in winner.seeds]
         best = {
@@ -46,9 +44,9 @@ def write(
             "metric": plan.sweep.metric,
             **({"validation": statistics.spread(values)} if values else {}),
             "confirmed": {name: _confirmed(scores) for name, scores in confirmed.items()},
-            "command": f"{command} --workdir={shlex.quote(str(workdir / 'winner'))}",
+            "command": sweep_folder.command(workdir),
         }
-        best["summary"] = _summary(plan, best, workdir)
+        best["summary"] = _summary(plan, best)
     files.write_text(workdir / REPORT, report.page(plan, workdir, results, winner, best, confirmed))
     if best:
         sweep_folder.write_best(workdir, best)
@@ -66,7 +64,7 @@ def _confirmed(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _summary(plan: Plan, best: Mapping[str, Any], workdir: Path) -> str:
+def _summary(plan: Plan, best: Mapping[str, Any]) -> str:
     lines = []
     if plan.axes:
         found = _interval(plan.metric, best["validation"])
@@ -87,8 +85,6 @@ def _summary(plan: Plan, best: Mapping[str, Any], workdir: Path) -> str:
             )
         elif scores:
             lines.append(f"{title}, on {images} training images: all {scores['diverged']} seeds diverged")
-    lines.append(f"report: {workdir / REPORT}; trials: {workdir / TRIALS}; best: {workdir / BEST}")
-    lines.append(f"train it: {best['command']}")
     return "\n".join(lines)
 
 

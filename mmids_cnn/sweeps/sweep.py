@@ -40,7 +40,7 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
     finished = sweep_folder.check(workdir, plan)
     if finished:
         terminal.say(f"{workdir}: finished already; its result:")
-        terminal.say(finished["summary"])
+        terminal.say(sweep_folder.summary(finished, workdir))
         return finished
     config_lib.require_sources(plan.sources)
     dataset = data.load(plan.experiment.dataset, terminal.report)
@@ -55,7 +55,7 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
             sweep_folder.check(workdir, plan)  # again, now that no other run can be at work here
             with study.answering(plan.sweep.storage):
                 best = session.run(plan, dataset, workdir, terminal, execute)
-    terminal.say(best["summary"])
+    terminal.say(sweep_folder.summary(best, workdir))
     return best
 
 

@@ -109,7 +109,7 @@ MISTAKES: dict[str, str] = {
     "--config=word.py": r"--config: .*get_config\(\) missing 1 required positional argument: 'word'.*",
     "--config=word.py:a --config.sed=1": r"--config\.sed: no such config key; .*",
     "--config=mine.py:a": r"--config: .*takes 0 positional arguments but 1 was given.*",
-    "--config=a-file": r"--config: expected a-file to define get_config\(\), .*",
+    "--config=a-file": r"--config: expected a-file to .*, but it raised AttributeError: .*'get_config'; ",
     "--config=wrong.py": r"config\.optimizer\.learning_rate: expected a finite number > 0, got -1\.0; .*",
     "--config.seed=1": r"--config\.seed: expected --config=FILE beside it; try --config=base",
     "BASE --workdir=a-file": r"workdir: expected a folder that can be written, found a-file; set --wor",
@@ -402,8 +402,13 @@ def test_memory_that_runs_out(command_line: CommandLine, tmp_path: Path, small: 
     assert done.returncode == 1
 
 
-def test_home_that_cannot_be_written(command_line: CommandLine, tmp_path: Path, small: list[str]) -> None:
-    """First the data have no place; then the programs have none, which is no obstacle."""
+@pytest.mark.parametrize("file", ["base", "sweep"])
+def test_home_that_cannot_be_written(
+    command_line: CommandLine, tmp_path: Path, small: list[str], file: str
+) -> None:
+    """First the data have no place; then programs and pictures have none, which is no obstacle."""
+    small = [f"--config={file}", *small[1:], "--config.dataset.validation_examples=0"]
+    small += ["--config.sweep.confirm_seeds=1"] if file == "sweep" else []
     home = str(tmp_path / "archives" / "t10k-labels-idx1-ubyte.gz")
     here = {"HOME": home, "XDG_CACHE_HOME": "", "TFDS_DATA_DIR": "~/data"}
     done = command_line("main", *small, **here)

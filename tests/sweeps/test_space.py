@@ -101,6 +101,7 @@ BAD = [
     ("sweep.confirm_seeds", -1, "expected an integer >= 0"),
     ("sweep.speed", 1, "unknown"),
     ("seed", 2**32 - 3, "below 2**32"),  # of two seeds to choose by and two to confirm the last is too large
+    ("sweep.seeds", 10**14, "sweep.seeds: expected all of seed, seed + 1, ... below 2**32, got 1"),
     ("dataset.validation_examples", 0, "expected > 0 in a sweep"),
     ("dataset.placement", "streamed", "expected 'auto' or 'resident' in a sweep"),
     ("eval.every_epochs", 0, "expected every_epochs >= 1"),
@@ -192,6 +193,7 @@ def test_largest_seeds() -> None:
     ("leaves", "words"),
     [
         ({"seed": 2**32 - 1}, "config.seed: expected all of seed, seed + 1, ... below 2**32"),
+        ({"sweep.confirm_seeds": 10**14}, "config.sweep.confirm_seeds: expected all of seed, seed + 1, ..."),
         ({"eval.every_seconds": 5.0}, "config.eval: expected every_epochs >= 1 and every_seconds = 0"),
     ],
 )

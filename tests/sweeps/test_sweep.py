@@ -27,6 +27,7 @@ from mmids_cnn.errors import FaultError, NonFiniteError, RunError
 from mmids_cnn.populations import executor
 from mmids_cnn.runs import run
 from mmids_cnn.storage import files
+from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import plan, study, sweep, trials
 from tests.support import processes, sweeping
 from tests.support.suite import ROOT
@@ -273,6 +274,27 @@ def test_finished_sweep_shows_its_result_and_trains_nothing(whole: tuple[plan.Pl
     assert counter.jobs == []
     assert best["summary"].startswith("best: trial ")
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_finished_sweep_that_was_moved_names_its_folder_of_now(
+    whole: tuple[plan.Plan, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_plan, workdir = whole
+    again = copied(workdir, tmp_path)
+    best = files.read_sealed(again / "best.json")
+    for lead in (
+        best["summary"],
+        f"{best['summary']}\nreport: {workdir}/report.html",
+    ):  # of an earlier version
+        sweep_folder.write_best(again, {**best, "summary": lead})
+        sweeping.run(a_plan, again)
+        first, *lines = capsys.readouterr().out.splitlines()
+        assert first == f"{again}: finished already; its result:"
+        assert lines == [
+            *best["summary"].splitlines(),
+            f"report: {again}/report.html; trials: {again}/trials.csv; best: {again}/best.json",
+            f"train it: python -m mmids_cnn.main --config={again}/winner.py --workdir={again}/winner",
+        ]
 
 
 def test_lost_files_are_made_up_for_by_the_record(whole: tuple[plan.Plan, Path], tmp_path: Path) -> None:

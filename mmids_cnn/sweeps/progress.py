@@ -22,7 +22,6 @@ from mmids_cnn.sweeps.plan import Plan
 from mmids_cnn.sweeps.trials import Result, Trial
 
 _AROUND = 8  # lines of the terminal that are no trial's: the table's frame, the bar, the prompt
-
 _FRAME, _LEAST = 13, 20  # columns of the terminal around the cells of a row, and for settings at least
 
 

@@ -1,81 +1,118 @@
-"""Random changes of the training images: affine maps, and squares that are cut out.
+"""Random changes of the training images: affine maps, squares cut out, or functions of your own.
 
 Each image draws its own numbers from the seed, the step and its place in the batch, so that no bit depends on
-how a batch is cut, on where the data wait or on an interruption. The strengths are traced: a population may
-sweep them.
+how a batch is cut, on where the data wait or on an interruption. Strengths are traced: a population may sweep
+them.
 
 From an image's numbers on all is integer arithmetic: compilers round sums of products differently in
 different programs, and a place that is off by a rounding may round a pixel to another value.
 """
 
-from typing import Any, NamedTuple
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
 from mmids_cnn import config as config_lib
+from mmids_cnn import dotted
+from mmids_cnn.errors import ConfigError
 
 # Binary digits after the point: of the entries of a matrix, of shifts, and of the places between pixels. All
 # stay within 32 bits for images of up to 4,096 pixels a side, as entries are below 4 (scale <= 0.5, shear
 # <= 1) and shifts at most 128.
 _MATRIX, _SHIFT, _PLACE = 15, 8, 8
 
-
-class Drawn(NamedTuple):
-    """What some images have drawn, each number uniform in [-1, 1); `augment` multiplies by the strengths."""
-
-    shift: Float[Array, "n 2"]  # down and to the right
-    rotation: Float[Array, " n"]
-    scale: Float[Array, " n"]
-    shear: Float[Array, " n"]
-    cutout: Float[Array, "n 3"]  # the square's centre, from edge to edge, and its side
+Images = UInt8[Array, "n height width channels"]
 
 
-def is_on(settings: config_lib.Augment) -> bool:
-    """Whether any strength is above zero, so that the change of images is a part of the program."""
-    return any(vars(settings).values())
+def affine(keys: PRNGKeyArray, images: Images, h: Any) -> Images:
+    """Images sheared, scaled, rotated about their centre and shifted.
 
-
-def draw(key: PRNGKeyArray, position: Int32[Array, " n"]) -> Drawn:
-    """What the images at some places of a batch draw.
+    A pixel of the result is the bilinear mean of the four around the place it comes from, rounded; outside
+    the image all is 0.
 
     Args:
-      key: of the step.
-      position: of the images in the batch.
+      keys: one for each image.
+      images: of one size, at most 4,096 pixels a side.
+      h: `shift` in pixels, `rotation` in degrees, `scale` and `shear` as fractions: each number is drawn
+        evenly between minus that and that.
     """
+    return _bilinear(images, *_source(_uniform(keys, 5), h, (images.shape[1], images.shape[2])))
 
-    def one(place: Array) -> Drawn:
-        u = jax.random.uniform(jax.random.fold_in(key, place), (8,), minval=-1.0)
-        return Drawn(u[:2], u[2], u[3], u[4], u[5:])
 
-    return jax.vmap(one)(position)
+def cutout(keys: PRNGKeyArray, images: Images, h: Any) -> Images:
+    """Images with a square blackened, whose centre is anywhere and whose side is up to `h.cutout` pixels.
+
+    DeVries & Taylor, arXiv 1708.04552, with sides that vary.
+    """
+    u = (1 + _uniform(keys, 3)) / 2
+    half = _fixed(h.cutout * u[:, 2] / 2, _PLACE)
+    inside = jnp.ones((), bool)
+    for axis, length in enumerate(images.shape[1:3]):
+        middle = _fixed(u[:, axis] * (length - 1), _PLACE)
+        away = jnp.abs((jnp.arange(length) << _PLACE) - middle[:, None])
+        inside &= jnp.expand_dims(away < half[:, None], 2 - axis)
+    return jnp.where(inside[..., None], 0, images).astype(images.dtype)
+
+
+Augmentation = Callable[[PRNGKeyArray, Images, Any], Images]
+"""From a key for each image, images, and traced hyperparameters to images of the same shape and dtype."""
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "affine": affine,
+    "cutout": cutout,
+}
+
+_STRENGTHS = {"affine": ("shift", "rotation", "scale", "shear"), "cutout": ("cutout",)}
+
+
+def active(settings: config_lib.Augment) -> tuple[str, ...]:
+    """The names of what changes images at all: one of one's own, or one with a strength above zero."""
+    return tuple(
+        name
+        for name in settings.names
+        if name not in _STRENGTHS or any(getattr(settings, strength) for strength in _STRENGTHS[name])
+    )
 
 
 def augment(
-    images: UInt8[Array, "n height width channels"], drawn: Drawn, h: Any
-) -> UInt8[Array, "n height width channels"]:
-    """The images changed as they have drawn; at strength 0 they are as they were, bit for bit.
-
-    A pixel of the result is the bilinear mean of the four around the place it comes from, rounded; outside
-    the image all is 0. Cutting out is by DeVries & Taylor (arXiv 1708.04552), with sides that vary.
+    names: Sequence[str], key: PRNGKeyArray, position: Int32[Array, " n"], images: Images, h: Any
+) -> Images:
+    """The images as they are after some augmentations, one after another.
 
     Args:
-      images: of one size, at most 4,096 pixels a side.
-      drawn: from `draw`, for as many images.
-      h: traced strengths, those of the section `augment` of the configuration: `shift` and `cutout` in
-        pixels, `rotation` in degrees, `scale` and `shear` as fractions.
+      names: as in `config.augment.names`.
+      key: of the step.
+      position: of the images in the batch, by which each has keys of its own.
+      images: as they are in the data.
+      h: traced hyperparameters.
+
+    Raises:
+      ConfigError: one is of your own that raises, or gives something else.
     """
-    size = images.shape[1], images.shape[2]
-    changed = _bilinear(images, *_source(drawn, h, size))
-    inside = jnp.ones((), bool)
-    half = _fixed(h.cutout * (1 + drawn.cutout[:, 2]) / 4, _PLACE)
-    for axis, length in enumerate(size):
-        middle = _fixed((1 + drawn.cutout[:, axis]) / 2 * (length - 1), _PLACE)
-        away = jnp.abs((jnp.arange(length) << _PLACE) - middle[:, None])
-        near = jnp.expand_dims(away < half[:, None], 2 - axis)
-        inside &= near
-    return jnp.where(inside[..., None], 0, changed)
+    for name in names:
+        function, expected = dotted.look_up(AUGMENTATIONS, name, _LEAF), "a function that returns its images"
+        own = jax.random.fold_in(key, zlib.crc32(name.encode()))  # whatever else is done
+        each = jax.vmap(lambda place, own=own: jax.random.fold_in(own, place))(position)
+        changed = dotted.array(function, _LEAF, name, expected, images.shape, each, images, h)
+        if changed.dtype != images.dtype:
+            raise ConfigError(
+                f"config.{_LEAF}: expected {expected}, {images.dtype}, got {changed.dtype} from {name!r}; "
+                "correct it"
+            )
+        images = changed
+    return images
+
+
+_LEAF = "augment.names"
+
+
+def _uniform(keys: PRNGKeyArray, count: int) -> Float[Array, "n count"]:
+    """So many numbers for each key, each uniform in [-1, 1)."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (count,), minval=-1.0))(keys)
 
 
 def _fixed(number: Array, digits: int) -> Array:
@@ -83,22 +120,27 @@ def _fixed(number: Array, digits: int) -> Array:
     return jnp.round(number * 2**digits).astype(jnp.int32)
 
 
-def _source(drawn: Drawn, h: Any, size: tuple[int, int]) -> tuple[Array, Array]:
+def _source(u: Float[Array, "n 5"], h: Any, size: tuple[int, int]) -> tuple[Array, Array]:
     """Where each pixel comes from: rows and columns, `[n, height, width]`, `_PLACE` digits after the point.
 
     An image is sheared (columns move with the row), scaled and rotated (counter-clockwise) about its centre,
-    then shifted. This is the inverse of that map.
+    then shifted down and to the right. This is the inverse of that map.
+
+    Args:
+      u: shift along the two axes, rotation, scale, shear, as shares of the strengths.
+      h: the strengths.
+      size: of an image.
     """
-    angle = jnp.deg2rad(h.rotation * drawn.rotation)
-    zoom = 1 + _fixed(h.scale * drawn.scale, _MATRIX) / 2**_MATRIX
+    angle = jnp.deg2rad(h.rotation * u[:, 2])
+    zoom = 1 + _fixed(h.scale * u[:, 3], _MATRIX) / 2**_MATRIX
     cos, sin = _fixed(jnp.cos(angle) / zoom, _MATRIX), _fixed(jnp.sin(angle) / zoom, _MATRIX)
-    shear = _fixed(h.shear * drawn.shear, _MATRIX - 1)
+    shear = _fixed(h.shear * u[:, 4], _MATRIX - 1)
 
     def sheared(entry: Array) -> Array:  # by factors that stay within 32 bits
         return (shear * (entry >> 3)) >> (_MATRIX - 4)
 
     matrix = (cos, sin), (-sin - sheared(cos), cos - sheared(sin))  # rows, columns from down, right
-    shift = _fixed(h.shift * drawn.shift, _SHIFT)
+    shift = _fixed(h.shift * u[:, :2], _SHIFT)
     twice = [2 * jnp.arange(length) - (length - 1) for length in size]  # from the middle, in half pixels
     places = []
     for (down, right), length in zip(matrix, size, strict=True):

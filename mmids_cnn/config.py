@@ -24,6 +24,9 @@ def _folder(expects: str) -> Any:
     return leaf(expects, holds, changes_result=False)
 
 
+_AUGMENTATIONS = schema.table_keys("augment", "AUGMENTATIONS")
+
+
 def _strength(unit: str, most: int | float) -> Any:
     expects = f"a number with 0 <= x <= {most}, {unit}"
     return leaf(expects, lambda value: 0 <= value <= most, traced=True, before=0.0)
@@ -118,6 +121,14 @@ class Optimizer:
 class Augment:
     """How strongly training images are changed at random; 0 is not at all."""
 
+    names: tuple[str, ...] = leaf(
+        f"different names of {', '.join(map(repr, _AUGMENTATIONS))} or 'module:attribute' of your own",
+        lambda value: (
+            len(set(value)) == len(value)
+            and all(name in _AUGMENTATIONS or dotted.is_dotted(name) for name in value)
+        ),
+        before=_AUGMENTATIONS,
+    )
     shift: float = _strength("pixels", 128)
     rotation: float = _strength("degrees", 180)
     scale: float = _strength("a fraction", 0.5)
@@ -264,6 +275,7 @@ def sources(experiment: Experiment) -> dict[str, str]:
         "train.loss": experiment.train.loss,
     }
     leaves |= {f"eval.metrics[{i}]": name for i, name in enumerate(experiment.eval.metrics)}
+    leaves |= {f"augment.names[{i}]": name for i, name in enumerate(experiment.augment.names)}
     return {name: path for path, name in leaves.items() if dotted.is_dotted(name)}
 
 

@@ -39,7 +39,7 @@ class Program:
     cut: microbatches.Cut
     total_steps: int  # what a schedule spans; 0 where it is constant, so that longer runs share a program
     skip_nonfinite: bool
-    augments: bool  # whether images are changed at random
+    augmentations: tuple[str, ...]  # how images are changed at random
     clips: bool  # whether long gradients are cut
     stops: bool  # whether a state may have stopped before the end
     averages: bool  # whether a moving average of the variables is kept, and scored
@@ -126,7 +126,7 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
         cut=microbatches.WHOLE if whole else cut,
         total_steps=0 if timeless else steps_per_epoch(len(split.labels), size) * experiment.num_epochs,
         skip_nonfinite=experiment.train.on_nonfinite == "skip",
-        augments=augment.is_on(experiment.augment),
+        augmentations=augment.active(experiment.augment),
         clips=experiment.train.clip_norm > 0,
         stops=experiment.train.patience > 0,
         averages=experiment.train.average_decay > 0,
@@ -143,10 +143,12 @@ def _together(network: model.Network) -> int | None:
 
 @functools.lru_cache(maxsize=64)
 def _require_usable(program: Program, image_shape: tuple[int, ...]) -> None:
-    """Raises `ConfigError` unless metrics, loss, schedule and optimizer can be used; nothing is computed."""
+    """Raises `ConfigError` unless metrics, augmentations, loss, schedule and optimizer can be used."""
 
     def run(h: optimizer.Hyperparams) -> None:
         state = init_from(h, program, image_shape)
+        images, position = jnp.zeros((2, *image_shape), jnp.uint8), jnp.zeros(2, jnp.int32)
+        augment.augment(program.augmentations, keys.stream(h.seed, "augment"), position, images, h)
         losses.each(program.loss, jnp.zeros((2, program.network.classes)), jnp.zeros(2, jnp.int32), h)
         rate = optimizer.learning_rate(program.schedule, program.total_steps, h, state.step)
         optimizer.update(program.optimizer, h, rate, state.params, state.opt_state, state.params)
@@ -282,9 +284,9 @@ def loss_fn(
       The loss of the valid examples over `count`; their sums, and the other variables after the step.
     """
     images = batch.images
-    if program.augments:
-        drawn = augment.draw(jax.random.fold_in(keys.stream(h.seed, "augment"), step), position)
-        images = augment.augment(images, drawn, h)
+    if program.augmentations:
+        key = jax.random.fold_in(keys.stream(h.seed, "augment"), step)
+        images = augment.augment(program.augmentations, key, position, images, h)
     key = jax.random.fold_in(keys.stream(h.seed, "dropout"), step)
     key = jax.random.fold_in(key, position[0])  # each slice draws its own
     variables = {"params": params, **collections}

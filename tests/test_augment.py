@@ -1,5 +1,7 @@
 """Random changes of images: against SciPy, and what is drawn."""
 
+import zlib
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,53 +11,59 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mmids_cnn import augment, data, keys
+from mmids_cnn import augment, data, keys, train
+from mmids_cnn.errors import ConfigError
+from tests.support.suite import Vary
 
 OFF = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "shear": 0.0, "cutout": 0.0}
 SHAPES = [(28, 28, 1), (20, 24, 3), (7, 9, 2)]
+BOTH = ("affine", "cutout")
 
 
 def strengths(**on: float) -> Any:
     return SimpleNamespace(**{name: jnp.float32(value) for name, value in (OFF | on).items()})
 
 
-def drawn(count: int, step: int = 0) -> augment.Drawn:
+def changed(images: np.ndarray, step: int = 0, seed: int = 0, **on: float) -> np.ndarray:
+    key = jax.random.fold_in(keys.stream(seed, "augment"), step)
+    position = jnp.arange(len(images), dtype=jnp.int32)
+    return np.asarray(augment.augment(BOTH, key, position, jnp.asarray(images), strengths(**on)))
+
+
+def drawn(name: str, count: int, numbers: int, step: int = 0) -> np.ndarray:
+    """What images draw for an augmentation, as its documentation says."""
     key = jax.random.fold_in(keys.stream(0, "augment"), step)
-    return augment.draw(key, jnp.arange(count, dtype=jnp.int32))
+    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    each = jax.vmap(lambda place: jax.random.fold_in(key, place))(jnp.arange(count))
+    draw = jax.vmap(lambda one: jax.random.uniform(one, (numbers,), minval=-1.0))
+    return np.asarray(draw(each), np.float64)
 
 
 def pictures(shape: tuple[int, ...], count: int = 8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(np.uint8)
 
 
-def oracle(image: np.ndarray, u: dict[str, np.ndarray], h: dict[str, float]) -> np.ndarray:
+def oracle(image: np.ndarray, u: np.ndarray, v: np.ndarray, h: dict[str, float]) -> np.ndarray:
     """One image, by SciPy, in float64: the map as a product of matrices, inverted as a whole."""
-    angle, zoom = np.deg2rad(h["rotation"] * u["rotation"]), 1 + h["scale"] * u["scale"]
-    shear = np.array([[1, 0], [h["shear"] * u["shear"], 1]])  # rows and columns, columns move with the row
+    angle, zoom = np.deg2rad(h["rotation"] * u[2]), 1 + h["scale"] * u[3]
+    shear = np.array([[1, 0], [h["shear"] * u[4], 1]])  # rows and columns, columns move with the row
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     inverse = np.linalg.inv(rotation @ (zoom * shear))
     middle = (np.array(image.shape[:2]) - 1) / 2
     grid = np.stack(np.meshgrid(*map(np.arange, image.shape[:2]), indexing="ij"), -1)
-    place = (grid - middle - h["shift"] * u["shift"]) @ inverse.T + middle
-    out = np.stack(
-        [
-            ndimage.map_coordinates(
-                image[..., c].astype(float), place.transpose(2, 0, 1), order=1, mode="grid-constant"
-            )
-            for c in range(image.shape[2])
-        ],
-        -1,
-    )
-    centre = (1 + u["cutout"][:2]) / 2 * (np.array(image.shape[:2]) - 1)
-    half = h["cutout"] * (1 + u["cutout"][2]) / 4
-    out[(np.abs(grid - centre) < half).all(-1)] = 0
+    place = ((grid - middle - h["shift"] * u[:2]) @ inverse.T + middle).transpose(2, 0, 1)
+    look_up = {"order": 1, "mode": "grid-constant"}
+    planes = [ndimage.map_coordinates(plane, place, **look_up) for plane in image.T.swapaxes(1, 2) * 1.0]
+    out = np.stack(planes, -1)
+    centre = (1 + v[:2]) / 2 * (np.array(image.shape[:2]) - 1)
+    out[(np.abs(grid - centre) < h["cutout"] * (1 + v[2]) / 4).all(-1)] = 0
     return out
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_nothing_changes_at_strength_zero(shape: tuple[int, ...]) -> None:
     images = pictures(shape)
-    np.testing.assert_array_equal(augment.augment(jnp.asarray(images), drawn(8), strengths()), images)
+    np.testing.assert_array_equal(changed(images), images)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -73,12 +81,12 @@ def test_nothing_changes_at_strength_zero(shape: tuple[int, ...]) -> None:
     ids=lambda on: "-".join(on),
 )
 def test_images_are_scipys(shape: tuple[int, ...], on: dict[str, float]) -> None:
-    images, u = pictures(shape), drawn(8)
-    got = np.asarray(augment.augment(jnp.asarray(images), u, strengths(**on)))
+    images = pictures(shape)
+    got = changed(images, **on)
     assert got.dtype == np.uint8 and got.shape == images.shape
-    for index, image in enumerate(images):
-        own = {name: np.asarray(value[index], np.float64) for name, value in u._asdict().items()}
-        expected = oracle(image, own, OFF | on)
+    numbers = zip(drawn("affine", 8, 5), drawn("cutout", 8, 3), strict=True)
+    for index, (u, v) in enumerate(numbers):
+        expected = oracle(images[index], u, v, OFF | on)
         # Rounded are the value, by half a level, and the place, along each axis by 1/512 of a pixel and what
         # the entries of the matrix are off, 2**-16, at so many pixels from the middle, those of a shift more.
         # A pixel is 255 levels.
@@ -97,32 +105,82 @@ def test_images_are_scipys(shape: tuple[int, ...], on: dict[str, float]) -> None
         ({"shear": 0.5}, (6, 4), (6, 5)),
     ],
 )
-def test_direction(on: dict[str, float], before: tuple[int, int], after: tuple[int, int]) -> None:
+def test_direction(
+    on: dict[str, float],
+    before: tuple[int, int],
+    after: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     image = np.zeros((1, 9, 9, 1), np.uint8)
     image[0, *before] = 200
-    shapes = ((1, 2), (1,), (1,), (1,), (1, 3))
-    changed = augment.augment(jnp.asarray(image), augment.Drawn(*map(jnp.ones, shapes)), strengths(**on))
-    assert np.unravel_index(np.argmax(changed), image.shape) == (0, *after, 0)
+    monkeypatch.setattr(augment, "_uniform", lambda keys, count: jnp.ones((len(keys), count)))
+    found = augment.affine(jax.random.key(0)[None], jnp.asarray(image), strengths(**on))
+    assert np.unravel_index(np.argmax(found), image.shape) == (0, *after, 0)
 
 
-def test_numbers_are_uniform_and_differ_by_image_step_and_seed() -> None:
-    flat = lambda u: np.concatenate([np.asarray(x).reshape(len(x), -1) for x in u], 1)  # noqa: E731
-    u = flat(drawn(20_000))
+def test_numbers_are_uniform_and_independent() -> None:
+    u = np.concatenate([drawn("affine", 20_000, 5), drawn("cutout", 20_000, 3)], 1)
     # Kolmogorov's distance of 20,000 draws is below 0.0174 in 99,999 of 100,000 cases.
     for column in u.T:
         distance = np.abs(np.sort(column) - (2 * (np.arange(len(column)) + 0.5) / len(column) - 1)).max() / 2
         assert distance < 0.0174
-    correlation = np.corrcoef(u.T) - np.eye(u.shape[1])
-    assert np.abs(correlation).max() < 0.04
-    assert (flat(drawn(8)) == u[:8]).all()
-    assert (flat(drawn(8, step=1)) != u[:8]).all()
-    other = augment.draw(jax.random.fold_in(keys.stream(1, "augment"), 0), jnp.arange(8, dtype=jnp.int32))
-    assert (flat(other) != u[:8]).all()
+    assert np.abs(np.corrcoef(u.T) - np.eye(8)).max() < 0.04
+
+
+def test_images_differ_by_place_step_and_seed() -> None:
+    image = np.repeat(pictures((9, 9, 1), 1), 8, 0)
+    first = changed(image, rotation=90.0)
+    assert len(np.unique(first.reshape(8, -1), axis=0)) == 8
+    assert (changed(image, rotation=90.0) == first).all()
+    assert (changed(image[:3], rotation=90.0) == first[:3]).all()
+    for other in ({"step": 1}, {"seed": 1}):
+        assert (changed(image, rotation=90.0, **other) != first).any((1, 2, 3)).all()
 
 
 def test_ink_of_a_digit_stays_about_what_it_was(mnist: data.Dataset) -> None:
     images = np.asarray(mnist.splits["train"].images[:500])
-    moderate = strengths(shift=2.0, rotation=10.0, scale=0.1)
-    changed = np.asarray(augment.augment(jnp.asarray(images), drawn(500), moderate))
-    ratio = changed.sum((1, 2, 3), dtype=float) / images.sum((1, 2, 3), dtype=float)
+    after = changed(images, shift=2.0, rotation=10.0, scale=0.1).sum((1, 2, 3), dtype=float)
+    ratio = after / images.sum((1, 2, 3), dtype=float)
     assert ratio.min() > 0.78 and ratio.max() < 1.24 and abs(ratio.mean() - 1) < 0.02
+
+
+def test_what_is_off_is_no_part_of_the_program(vary: Vary, small: data.Dataset) -> None:
+    def names(**settings: Any) -> tuple[str, ...]:
+        return train.program(vary(augment=settings), small).augmentations
+
+    assert names() == ()
+    assert names(shear=0.1) == ("affine",)
+    assert names(cutout=3.0, shift=1.0, names=("cutout", "affine")) == ("cutout", "affine")
+    assert names(cutout=3.0, names=("affine",)) == ()
+
+
+OWN = """
+import jax
+import jax.numpy as jnp
+
+def noise(keys, images, h):
+    added = jax.vmap(lambda key: jax.random.randint(key, images.shape[1:], 0, 9))(keys)
+    return jnp.clip(images + added, 0, 255).astype(jnp.uint8)
+
+def floats(keys, images, h):
+    return images / 2.0
+
+def flat(keys, images, h):
+    return images[0]
+"""
+
+
+def test_own_augmentation(
+    vary: Vary, small: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "augmentations.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = train.program(vary(augment={"names": ("augmentations:noise",)}), small)
+    assert made.augmentations == ("augmentations:noise",)
+    images, key = jnp.asarray(pictures((28, 28, 1))), jax.random.key(0)
+    found = augment.augment(made.augmentations, key, jnp.arange(8, dtype=jnp.int32), images, strengths())
+    added = np.asarray(found, int) - np.asarray(images, int)
+    assert set(np.unique(added)) == set(range(9))
+    for name, message in (("floats", "uint8, got float32"), ("flat", r"got uint8 \(28, 28, 1\)")):
+        with pytest.raises(ConfigError, match=rf"augment\.names: expected a function .*{message}"):
+            train.program(vary(augment={"names": (f"augmentations:{name}",)}), small)

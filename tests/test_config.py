@@ -47,6 +47,10 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "optimizer.weight_decay": ([0.0, 0, 0.1], [-0.1, NAN, INF, -INF, "0", None]),
     "optimizer.schedule": (["constant", "cosine", "one_cycle", "mine:falls"], ["", "linear", None]),
     "optimizer.warmup_fraction": ([0.0, 0.999], [1.0, -0.1, NAN, INF, "0", None]),
+    "augment.names": (
+        [(), ("cutout", "affine"), ("affine", "mine:noise")],
+        [("affine", "affine"), ("mixup",), "affine", ("a:",), None],
+    ),
     "augment.shift": ([0.0, 2, 128], [-1.0, 129, NAN, INF, "2", None, True]),
     "augment.rotation": ([0.0, 180], [-1.0, 181, NAN, "2", None]),
     "augment.scale": ([0.0, 0.5], [-0.1, 0.6, NAN, "2", None]),

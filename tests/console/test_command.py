@@ -453,7 +453,7 @@ def resolved(forked: forking.Forking) -> Resolved:
         done = forked(folder, *arguments, code=RESOLVES)
         assert (done.returncode, done.stderr) == (0, "")
         leaves, workdir, mode = json.loads(done.stdout)
-        tuples = {name: tuple(leaves[name]) for name in ("model.channels", "eval.metrics")}
+        tuples = {name: tuple(leaves[name]) for name in ("model.channels", "augment.names", "eval.metrics")}
         return leaves | tuples, workdir, mode
 
     return call
@@ -500,6 +500,7 @@ OTHER: dict[str, Any] = {  # a value other than the default for every leaf
     "optimizer.weight_decay": 0.125,
     "optimizer.schedule": "one_cycle",
     "optimizer.warmup_fraction": 0.75,
+    "augment.names": ("cutout", "affine"),
     "augment.shift": 1.5,
     "augment.rotation": 10.0,
     "augment.scale": 0.125,

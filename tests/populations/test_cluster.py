@@ -76,11 +76,12 @@ def test_killed_node_loses_nothing_and_changes_no_bit(folder: Path, cluster: Any
     a_plan = sweeping.make(folder, **LEAVES, sweep__executor="ray")
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     killed: list[float] = []
+    over = threading.Event()
 
     def kill_one() -> None:
         """SIGKILL for all processes of a node that is at work, once the first population is done."""
         populations = tmp_path / "far" / "populations"
-        for _ in range(1200):
+        while not over.wait(0.05):
             free = (
                 ray._private.state.available_resources_per_node() if list(populations.glob("*.json")) else {}
             )
@@ -89,13 +90,13 @@ def test_killed_node_loses_nothing_and_changes_no_bit(folder: Path, cluster: Any
                     cluster.remove_node(node, allow_graceful=False)
                     killed.append(time.monotonic())
                     return
-            time.sleep(0.05)
 
     thread = threading.Thread(target=kill_one)
     thread.start()
     sweeping.run(a_plan, tmp_path / "far")
-    thread.join()
     ended = time.monotonic()
+    over.set()
+    thread.join()
     sweeping.run(sweeping.make(folder, **LEAVES), tmp_path / "near")
     assert killed
     assert killed[0] < ended

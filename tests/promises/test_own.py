@@ -44,6 +44,7 @@ def get_config():
     config.optimizer.learning_rate = 0.05
     config.optimizer.schedule = "mine:halves"
     config.train.loss = "mine:focal"
+    config.augment.names = ("affine", "mine:noise")
     config.eval.metrics = ("loss", "accuracy")
     return config
 """
@@ -403,7 +404,7 @@ def test_own_function_that_cannot_be_used(
     ("flags", "message"),
     [
         (["--config.model.name=nowhere.to:Net"], "no nowhere.to in the working directory"),
-        (["--config.model.name=small"], "expected one of 'conv_net', or 'module:attribute'"),
+        (["--config.model.name=small"], "expected one of 'conv_net', 'norm_net', or 'module:attribute'"),
         (["--config.train.loss=hinge"], "expected one of 'cross_entropy', 'squared_error', or"),
         (["--config.optimizer.name=lions"], "expected one of 'adam', 'adamw', 'lion', 'sgd', or"),
         (["--config.eval.metrics=loss,accuracy,f1"], "expected different names of 'loss', 'accuracy'"),

@@ -93,10 +93,12 @@ def test_killed_node_loses_nothing_and_changes_no_bit(folder: Path, cluster: Any
 
     thread = threading.Thread(target=kill_one)
     thread.start()
-    sweeping.run(a_plan, tmp_path / "far")
-    ended = time.monotonic()
-    over.set()
-    thread.join()
+    try:
+        sweeping.run(a_plan, tmp_path / "far")
+    finally:
+        ended = time.monotonic()
+        over.set()
+        thread.join()
     sweeping.run(sweeping.make(folder, **LEAVES), tmp_path / "near")
     assert killed
     assert killed[0] < ended

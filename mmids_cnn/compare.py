@@ -71,13 +71,14 @@ def _list(runs: Sequence[compare.Run], terminal: Terminal) -> None:
         accuracy = run.accuracy if flags.FLAGS.csv or run.accuracy is None else _SHOW.show(run.accuracy)
         changed = ", ".join(f"{name}={value}" for name, value in leaves.items())
         date = run.date.isoformat(" ", "minutes")
-        rows.append((run.path, state, run.experiment.seed, changed, accuracy, count, date))
+        shown = count if flags.FLAGS.csv or count is None else f"{count:,}"
+        rows.append((run.path, state, run.experiment.seed, changed, accuracy, shown, date))
     if flags.FLAGS.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerows([names, *rows])
         return
-    shown = [tuple("" if cell is None else cell for cell in row) for row in rows]
-    terminal.table("", names, shown, texts=4)
+    cells = [tuple("" if cell is None else cell for cell in row) for row in rows]
+    terminal.table("", names, cells, texts=4)
 
 
 def _compare(runs: Sequence[compare.Run], terminal: Terminal) -> None:

@@ -14,7 +14,8 @@ from mmids_cnn import data, feed, loop, score, train
 from mmids_cnn import epoch as epoch_lib
 from mmids_cnn.devices import mesh
 from mmids_cnn.errors import ConfigError
-from tests.support.suite import EVERYTHING, Vary, digests, step
+from tests.support.everything import EVERYTHING
+from tests.support.suite import Vary, digests, step
 
 TINY = {"channels": (2,)}
 

@@ -11,7 +11,8 @@ import pytest
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, train
 from mmids_cnn.populations import population
-from tests.support.suite import EVERYTHING, Vary, digests
+from tests.support.everything import EVERYTHING
+from tests.support.suite import Vary, digests
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 

@@ -22,7 +22,8 @@ from mmids_cnn.populations import population
 from mmids_cnn.runs import trained
 from mmids_cnn.storage import checkpoints
 from tests.support import idx_files, sweeping
-from tests.support.suite import EVERYTHING, ROOT, BatchOf, CommandLine, Vary, digests, step
+from tests.support.everything import EVERYTHING, FLAGS
+from tests.support.suite import ROOT, BatchOf, CommandLine, Vary, digests, step
 
 RESNET = {"name": "experiments.own_network:ResNet", "width": 4, "blocks": 0, "dropout": 0.25}
 # What the README shows of a network, an optimizer, a schedule, a loss and a metric.
@@ -169,11 +170,7 @@ def test_own_network_from_the_command_line(few: Path, tmp_path: Path, command_li
         *(f"--config={ROOT}/experiments/base.py", "--config.model.name=experiments.own_network:ResNet"),
         *("--config.model.width=4", "--config.model.blocks=0", "--config.model.dropout=0.25"),
         *("--config.dataset.name=few", f"--config.dataset.archives={few}", "--config.batch_size=48"),
-        *(
-            f"--config.{section}.{leaf}={value}"
-            for section, leaves in EVERYTHING.items()
-            for leaf, value in leaves.items()
-        ),
+        *FLAGS,
     )
     results = []
     for name, devices, epochs in (("one", "1", "2"), ("four", "4", "1"), ("four", "2", "2")):

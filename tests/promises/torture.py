@@ -39,7 +39,7 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 from mmids_cnn import config as config_lib
 from mmids_cnn import schema
 from mmids_cnn.console import experiment_file
-from tests.support import forking, processes
+from tests.support import everything, forking, processes
 from tests.support.processes import ROOT, Place
 
 RECORD = ROOT / "tests" / "benchmarks" / "records" / "torture.json"
@@ -75,6 +75,18 @@ def sweep_outcome(workdir: Path) -> Any:
 
 RUN = Subject((NETWORK,), processes.bits)
 STREAMED = Subject((NETWORK, "--config.dataset.placement=streamed"), processes.bits)
+EVERYTHING = Subject(  # that is off in the reference recipe
+    (
+        *("--config.model.name=norm_net", "--config.model.channels=8,8", "--config.model.depths=1,1"),
+        *(
+            "--config.model.dropout=0.1",
+            "--config.dataset.validation_examples=100",
+            "--config.train.patience=3",
+        ),
+        *everything.FLAGS,
+    ),
+    processes.bits,
+)
 SWEEP = Subject(
     (
         f"--config={ROOT}/experiments/sweep.py",
@@ -128,7 +140,7 @@ def hit_somewhere(place: Place, name: str, subject: Subject, often: list[str], r
 def play_break(place: Place, index: int, seed: int, subjects: dict[str, tuple[Subject, Any]]) -> Counts:
     """One run or sweep, hit and completed; counts processes, hits and whatever is wrong with the end."""
     rng, name, counts = random.Random(f"{seed} {index}"), f"break{index}", Counts()
-    kind = "sweep" if index % 4 == 3 else "streamed" if index % 3 == 2 else "run"
+    kind = "sweep" if index % 4 == 3 else ("run", "everything", "streamed")[index % 3]
     subject, expected = subjects[kind]
     often = ["--config.checkpoint.every_seconds=0.02"] if index % 2 else []
     try:
@@ -254,7 +266,7 @@ def prepare(fork: forking.Forking, root: Path) -> dict[str, tuple[Subject, Any]]
     """Makes what is broken and damaged, and the right outcome of each."""
     place = Place(processes.make_root(root), root, fork)
     subjects = {}
-    for kind, subject in {"run": RUN, "streamed": STREAMED, "sweep": SWEEP}.items():
+    for kind, subject in {"run": RUN, "streamed": STREAMED, "everything": EVERYTHING, "sweep": SWEEP}.items():
         for name in (f"compiles-{kind}", kind):
             done = place.run(name, *subject.arguments)
             if done.returncode:

@@ -54,18 +54,6 @@ Vary = Callable[..., config.Experiment]
 BatchOf = Callable[..., train.Batch]
 
 
-EVERYTHING: dict[str, dict[str, float]] = {
-    "augment": {
-        "shift": 2.0,
-        "rotation": 10.0,
-        "scale": 0.1,
-        "shear": 0.1,
-        "cutout": 6.0,
-    },
-    "train": {"label_smoothing": 0.1, "clip_norm": 1.0, "average_decay": 0.9},
-}
-"""What is off in the reference recipe and may be on, by section: images changed, gradients cut, averages."""
-
 _STEP = jax.jit(train.train_step)
 
 

@@ -125,6 +125,37 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return idx_files.write_set(tmp_path_factory.mktemp("few") / "archives", idx_files.digits(400, 200))
 
 
+OVERFLOWS = """
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Net(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train=False, valid=None):
+        seen = self.variable("seen", "scale", jnp.ones, ())
+        if train:
+            seen.value = seen.value * 1e30
+        return nn.Dense(self.num_classes)(images.reshape(len(images), -1) / 255.0)
+"""
+
+
+def test_other_variables_that_are_not_finite_stop_training_too(
+    vary: Vary, small: data.Dataset, batch_of: BatchOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "overflows.py").write_text(OVERFLOWS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    first, _ = step(
+        train.init_state(tree_with(vary(), {"name": "overflows:Net"}), small), batch_of(range(8), 8)
+    )
+    assert (first.step, first.nonfinite) == (1, 0)
+    second, sums = step(first, batch_of(range(8), 8))
+    assert np.isfinite(sums.totals["loss"]) and (second.step, second.nonfinite) == (1, 1)
+    assert digests(second.variables) == digests(first.variables)
+
+
 COUNTS = """
 import flax.linen as nn
 import jax.numpy as jnp

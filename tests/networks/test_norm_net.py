@@ -168,3 +168,14 @@ def test_fields_that_do_not_fit(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         train.program(resolved(vary, SMALL | settings), small)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_slices_leave_out_other_features(
+    vary: Vary, small: data.Dataset, batch_of: BatchOf, dropout: float
+) -> None:
+    state = train.init_state(resolved(vary, SMALL | {"dropout": dropout}), small)
+    batch, first = batch_of(range(32), 32), jnp.arange(32, dtype=jnp.int32)
+    loss = jax.jit(lambda position: train.loss_fn(state.params, state.collections, batch, position, *rest)[0])
+    rest = (jnp.int32(32), state.h, state.step, state.program)
+    assert (loss(first) != loss(first + 32)) == (dropout > 0)

@@ -68,8 +68,13 @@ def open_study(plan: Plan, workdir: Path, data: str, say: Callable[[str], None])
     try:
         return Study(plan, workdir, name, data)
     except DamageError as error:
-        if plan.sweep.storage or sweep_folder.recorded(workdir) is None:
+        if plan.sweep.storage:
             raise
+        if sweep_folder.recorded(workdir) is None:  # whose trials they are nothing tells any more
+            raise DamageError(
+                f"{error}, and no whole {sweep_folder.PLAN} beside it; put a copy of either back, or give the "
+                "sweep another --workdir"
+            ) from error
         aside = journal.with_name(f"{JOURNAL}.damaged")
         os.replace(journal, aside)
         say(f"{error}; kept as {aside.name}, and written anew")

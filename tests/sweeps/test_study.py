@@ -399,7 +399,7 @@ def test_damaged_journal_is_set_aside(tmp_path: Path) -> None:
     journal = tmp_path / study.JOURNAL
     damaged = journal.read_bytes().replace(b"0.001", b"0.002")
     journal.write_bytes(damaged)
-    with pytest.raises(study.DamageError, match="found another"):  # whose it is is not known
+    with pytest.raises(study.DamageError, match=r"found another, and no whole sweep\.json .*; put a copy"):
         study.open_study(plan, tmp_path, "data", said.append)
     files.write_sealed(tmp_path / folder.PLAN, plan.to_dict())
     assert study.open_study(plan, tmp_path, "data", said.append).ask(range(4)) == asked

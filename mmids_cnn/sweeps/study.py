@@ -72,8 +72,8 @@ def open_study(plan: Plan, workdir: Path, data: str, say: Callable[[str], None])
             raise
         if sweep_folder.recorded(workdir) is None:  # whose trials they are nothing tells any more
             raise DamageError(
-                f"{error}, and no whole {sweep_folder.PLAN} beside it; put a copy of either back, or give the "
-                "sweep another --workdir"
+                f"{error}, and no whole {sweep_folder.PLAN} beside it; put a copy of either back, or give "
+                "the sweep another --workdir"
             ) from error
         aside = journal.with_name(f"{JOURNAL}.damaged")
         os.replace(journal, aside)

@@ -176,6 +176,6 @@ def test_slices_leave_out_other_features(
 ) -> None:
     state = train.init_state(resolved(vary, SMALL | {"dropout": dropout}), small)
     batch, first = batch_of(range(32), 32), jnp.arange(32, dtype=jnp.int32)
+    rest: Any = (jnp.int32(32), state.h, state.step, state.program)
     loss = jax.jit(lambda position: train.loss_fn(state.params, state.collections, batch, position, *rest)[0])
-    rest = (jnp.int32(32), state.h, state.step, state.program)
     assert (loss(first) != loss(first + 32)) == (dropout > 0)

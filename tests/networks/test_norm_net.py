@@ -1,6 +1,7 @@
 """The network with batch norm, against Flax's own layers, and however a batch is cut."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -60,10 +61,9 @@ def test_it_is_flaxs(vary: Vary, small: data.Dataset, batch_of: BatchOf, train_m
     state = train.init_state(experiment, small)
     images = batch_of(range(32), 32).images
     plain = Plain((4, 6), (1, 2))
-    key = jax.random.key(0)
-    noise = lambda x, i: x + 0.3 * jnp.abs(jax.random.normal(jax.random.fold_in(key, i), x.shape))  # noqa: E731
-    flat, form = jax.tree.flatten(dict(state.variables))
-    variables = form.unflatten([noise(x, i) for i, x in enumerate(flat)])
+    key, random = jax.random.key(0), np.random.default_rng(0)
+    added = lambda x: jnp.asarray(x + 0.3 * np.abs(random.normal(size=x.shape)), jnp.float32)  # noqa: E731
+    variables = jax.tree.map(added, jax.device_get(dict(state.variables)))
 
     def ours(params: Any) -> Any:
         mixed = {**variables, "params": params}
@@ -80,11 +80,16 @@ def test_it_is_flaxs(vary: Vary, small: data.Dataset, batch_of: BatchOf, train_m
     def loss(function: Any, params: Any) -> jax.Array:
         return jnp.sin(function(params)[0]).sum()
 
-    (got, stats), (want, expected) = ours(variables["params"]), flaxs(variables["params"])
+    def both(function: Any) -> Any:
+        return jax.jit(lambda p: (function(p), jax.grad(functools.partial(loss, function))(p)))
+
+    outputs, gradients = zip(
+        *(both(function)(variables["params"]) for function in (ours, flaxs)), strict=True
+    )
+    (got, stats), (want, expected) = outputs
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
-    gradients = [jax.grad(lambda p, f=f: loss(f, p))(variables["params"]) for f in (ours, flaxs)]
     for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-3 * float(jnp.abs(other).max()))
+        np.testing.assert_allclose(one, other, atol=1e-4 * float(jnp.abs(other).max()))
     if train_mode:
         for index, found in enumerate(stats["batch_stats"].values()):
             for name in ("mean", "var"):
@@ -137,8 +142,7 @@ def test_no_bit_depends_on_devices_placement_or_pieces(vary: Vary, small: data.D
     results = []
     for devices, placement, pieces in (
         (1, feed.Resident, [(0, 8)]),
-        (2, feed.Resident, [(0, 3), (3, 5)]),
-        (2, feed.Streamed, [(0, 8)]),
+        (2, feed.Streamed, [(0, 3), (3, 5)]),
     ):
         state = train.init_state(experiment, small)
         cut = state.program.cut._replace(devices=devices)
@@ -149,7 +153,6 @@ def test_no_bit_depends_on_devices_placement_or_pieces(vary: Vary, small: data.D
         for first, count in pieces:
             state = batches.advance(state, 0, first, count)
         results.append(digests(state))
-    assert results[1] == results[2]
     assert results[0] == results[1]
 
 

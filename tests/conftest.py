@@ -23,9 +23,10 @@ from mmids_cnn import data, train
 from mmids_cnn.storage import files
 from tests.support import forking, processes
 
-SLOW = ("promises", "commands", "runs", "populations")  # folders of tests that train in processes
+SLOW = ("promises", "commands", "runs", "populations", "networks")  # folders of tests that train
 SLOW_FILES = (
     "test_sweep.py",
+    "test_augment.py",
     "test_score.py",
     "test_optimizer.py",
     "test_feed.py",

@@ -164,8 +164,9 @@ def fit(
         scored = False
         for one, row in zip(seen, rows, strict=bool(rows)):
             one.append(row)
-        over = [exhausted(one, experiment.train.patience) for one in seen]
+        over = [False]
         if program.stops:
+            over = [exhausted(one, experiment.train.patience) for one in seen]
             flags = jnp.asarray(over if state.population else over[0], jnp.int32)
             state = state.replace(stopped=jax.device_put(flags, mesh.replicated(program.cut.devices)))
         yield Point(state, step, step / per_epoch, rows, dataclasses.replace(seconds), images)

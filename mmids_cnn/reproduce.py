@@ -40,11 +40,7 @@ def main() -> int:
         raise RunError(
             f"--workdir: expected a finished run, found no {run_folder.RESULT} in {old}; finish it first"
         )
-    if damaged := run_folder.damaged(old):
-        raise RunError(
-            f"{old / damaged[0]}: expected what was written, found a damaged file; the command that trained "
-            "the run writes it anew"
-        )
+    run_folder.require_intact(old)
     if os.path.exists(new / run_folder.RESULT):  # noqa: PTH110 - also --workdir itself
         raise RunError(f"--into: expected a folder without a finished run, got {new}; name another")
     terminal = Terminal(flags.FLAGS.progress)

@@ -43,16 +43,13 @@ def fits(pixels: int, size: int | None) -> bool:
 def cut(batch_size: int, pixels: int, size: int | None = None) -> Cut:
     """How a batch of images of so many pixels is cut on this backend.
 
+    On a CPU nothing but these sizes decides about groups and slices, and no slice is so large that XLA would
+    cut its sums once more, by the number of threads: sums are rounded alike on any number of cores.
+
     Args:
       batch_size: examples of a batch.
       pixels: of an image.
       size: examples of a slice, where a network has to have so many; batches of no more stay whole.
-
-    Returns:
-      The cut.
-
-    On a CPU nothing but these sizes decides about groups and slices, and no slice is so large that XLA would
-    cut its sums once more, by the number of threads: sums are rounded alike on any number of cores.
     """
     if jax.default_backend() != "cpu":
         return WHOLE

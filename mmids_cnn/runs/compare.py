@@ -76,11 +76,7 @@ def find(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
 def _run(path: Path) -> Run:
     experiment, result = run_folder.experiment(path), None
     if (path / run_folder.RESULT).exists():
-        if damaged := run_folder.damaged(path):
-            raise RunError(
-                f"{path / damaged[0]}: expected what was written, found a damaged file; the command that "
-                "trained the run writes it anew"
-            )
+        run_folder.require_intact(path)
         result = files.read_sealed(path / run_folder.RESULT)
     newest = path / (run_folder.RESULT if result else run_folder.CONFIG)
     return Run(path, experiment, result, datetime.datetime.fromtimestamp(newest.stat().st_mtime))
@@ -96,9 +92,8 @@ def settings(experiment: config_lib.Experiment) -> dict[str, Any]:
 
 def different(old: config_lib.Experiment, new: config_lib.Experiment) -> dict[str, tuple[Any, Any]]:
     """The leaves that `settings` has and that differ, by dotted name, as (old value, new value)."""
-    before, after = settings(old), settings(new)
-    pairs = {name: (before.get(name), after.get(name)) for name in before | after}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    found = config_lib.differences(old, new)
+    return {name: pair for name, pair in found.items() if name != "seed"}
 
 
 def groups(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:

@@ -45,6 +45,8 @@ def mean(logits: Sequence[Float[np.ndarray, "n classes"]]) -> Float[np.ndarray, 
 
 
 def _moved(images: np.ndarray, down: int, right: int) -> np.ndarray:
+    if not (down or right):
+        return images
     height, width = images.shape[1:3]
     framed = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return framed[:, 1 - down : 1 - down + height, 1 - right : 1 - right + width]

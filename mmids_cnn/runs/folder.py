@@ -83,6 +83,15 @@ def damaged(workdir: Path) -> list[str]:
     return found + [METRICS] * _other_metrics(workdir, _intact(workdir, RESULT))
 
 
+def require_intact(workdir: Path) -> None:
+    """Raises `RunError` where a file of a finished run is not what was written."""
+    if names := damaged(workdir):
+        raise RunError(
+            f"{workdir / names[0]}: expected what was written, found a damaged file; the command that "
+            "trained the run writes it anew"
+        )
+
+
 def _other_metrics(workdir: Path, result: Mapping[str, Any] | None) -> bool:
     """Whether the rows of metrics are not those of the result; one of an earlier version does not say."""
     expected = (result or {}).get("sha256", {}).get(METRICS)

@@ -3,8 +3,9 @@
     python -m mmids_cnn.evaluate --workdir=DIR [--split=test] [--views=5]
     python -m mmids_cnn.evaluate --workdir=DIR --workdir=DIR2 ...
 
-Prints loss and accuracy over every example of the split, and how each class fared. Of several runs, an
-ensemble, the mean of the probabilities is scored, with each run's own score beside it.
+Prints loss and accuracy over every example of the split, and how each class fared. Several runs are scored as
+an ensemble, by the mean of their probabilities, with each network's own score beside it; so is a sweep, whose
+networks are those of its confirmation.
 """
 
 if __name__ == "__main__":  # before the imports below take their time
@@ -13,7 +14,7 @@ if __name__ == "__main__":  # before the imports below take their time
     signals.watch()
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data, metrics
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.errors import ConfigError
+from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.sweeps import folder as sweep_folder
 
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_multi_string("workdir", ["runs/base"], "Folder of the run to score; several: an ensemble.")
+    flags.DEFINE_multi_string("workdir", ["runs/base"], "Folder of a run or sweep; several: an ensemble.")
     flags.DEFINE_string("split", "test", "Split to score: train, validation or test.")
     flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
     flags.DEFINE_enum("views", "1", ["1", "5", "9"], "Views of each image, moved by a pixel, to be averaged.")
@@ -39,9 +41,8 @@ def define_flags() -> None:
 def main() -> None:
     """Restores the parameters and scores the split."""
     workdirs, name = [Path(workdir) for workdir in flags.FLAGS.workdir], flags.FLAGS.split
-    experiments = [run_folder.experiment(workdir) for workdir in workdirs]
+    experiments = [_experiment(workdir, flags.FLAGS.checkpoint) for workdir in workdirs]
     for workdir in workdirs:
-        run_folder.require_checkpoint(workdir, flags.FLAGS.checkpoint)
         experiment_file.add_roots(run_folder.source_roots(workdir))
     terminal = Terminal()
     datasets = [data.load(experiment.dataset, terminal.report) for experiment in experiments]
@@ -56,35 +57,62 @@ def main() -> None:
             raise ConfigError(f"--split: expected the same images for all runs, {workdir} has others")
 
     # JAX is imported once the input is known to be right.
-    from mmids_cnn.runs import ensemble, trained
+    from mmids_cnn.runs import ensemble
 
     started, views = time.perf_counter(), int(flags.FLAGS.views)
-    logits, members = [], []
-    for workdir, experiment, dataset in zip(workdirs, experiments, datasets, strict=True):
-        found = trained.load(workdir, experiment, dataset, flags.FLAGS.checkpoint, command.warn)
-        images = dataset.splits[name].images
-        logits.append(ensemble.logits(found, images, experiment.eval.batch_size, views))
-        members.append(f"{found.what} after step {found.step:,} of {workdir}")
-    labels, together = np.asarray(datasets[0].splits[name].labels), ensemble.mean(logits)
+    members = [
+        (title, ensemble.logits(network, dataset.splits[name].images, experiment.eval.batch_size, views))
+        for workdir, experiment, dataset in zip(workdirs, experiments, datasets, strict=True)
+        for title, network in _networks(workdir, experiment, dataset)
+    ]
+    labels = np.asarray(datasets[0].splits[name].labels)
+    together = ensemble.mean([logits for _, logits in members])
     elapsed = time.perf_counter() - started
     counts = metrics.confusion(labels, together.argmax(-1), datasets[0].num_classes)
     terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts))
     how = f", each the mean of {views} views moved by at most a pixel" if views > 1 else ""
+    shown, whose = experiments[0].eval.metrics, members[0][0]
     if len(members) > 1:
-        for experiment, each, member in zip(experiments, logits, members, strict=True):
-            terminal.say(f"{_scores(experiment, name, each, labels)}; {member}")
-        members = [f"the mean of the probabilities of {len(members)} runs"]
-    terminal.say(f"{_scores(experiments[0], name, together, labels)}{how}, in {elapsed:.2f} s; {members[0]}")
+        for title, logits in members:
+            terminal.say(f"{_scores(shown, name, logits, labels)}; {title}")
+        whose = f"the mean of the probabilities of {len(members)} networks"
+    terminal.say(f"{_scores(shown, name, together, labels)}{how}, in {elapsed:.2f} s; {whose}")
     terminal.require_written()
 
 
-def _scores(experiment: config_lib.Experiment, split: str, logits: np.ndarray, labels: np.ndarray) -> str:
+def _experiment(workdir: Path, checkpoint: str) -> config_lib.Experiment:
+    """The experiment of a run, or of a sweep's networks; raises `RunError` where it has none to score."""
+    if not sweep_folder.is_sweep(workdir):
+        found = run_folder.experiment(workdir)
+        run_folder.require_checkpoint(workdir, checkpoint)
+        return found
+    if checkpoint != "newest":
+        raise RunError(f"--checkpoint: expected newest for a sweep, which keeps no other, got {checkpoint!r}")
+    return sweep_folder.confirmed(workdir)[0]
+
+
+def _networks(
+    workdir: Path, experiment: config_lib.Experiment, dataset: data.Dataset
+) -> Iterator[tuple[str, Any]]:
+    """The network of a run, or those of a sweep, each with words that say which it is."""
+    from mmids_cnn.runs import trained
+    from mmids_cnn.sweeps import members
+
+    if sweep_folder.is_sweep(workdir):
+        each = sweep_folder.confirmed(workdir), members.load(workdir, dataset, command.warn)
+        for one, network in zip(*each, strict=True):
+            yield f"{network.what} after step {network.step:,} of {workdir}, seed {one.seed}", network
+    else:
+        network = trained.load(workdir, experiment, dataset, flags.FLAGS.checkpoint, command.warn)
+        yield f"{network.what} after step {network.step:,} of {workdir}", network
+
+
+def _scores(names: tuple[str, ...], split: str, logits: np.ndarray, labels: np.ndarray) -> str:
     """Accuracy and the other metrics of some logits, as people read them."""
     import jax.numpy as jnp
 
     from mmids_cnn import sums
 
-    names = experiment.eval.metrics
     arrays: Any = [jnp.asarray(array) for array in (logits, labels, np.ones(len(labels), bool))]
     means = sums.add_up(names, *arrays).means(split)
     others = "".join(

@@ -173,5 +173,5 @@ def _work(job: population.Job, notes: Any) -> population.Outcome:
     for part in population.run(job):
         notes.put.remote(job.name, update(part))
         if part.finished:
-            return part.outcome(with_state=job.goes_on)
+            return part.outcome(with_state=job.keeps_states)
     raise AssertionError(f"{job.name}: training ended before epoch {job.epochs}")

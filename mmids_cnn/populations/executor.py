@@ -38,7 +38,7 @@ def local(jobs: Sequence[population.Job], listener: Listener) -> None:
         for part in population.run(job, lambda: signals.requested() is not None):
             listener.progress(job, update(part), part)
             if part.finished:
-                listener.finished(job, part.outcome(with_state=job.goes_on))
+                listener.finished(job, part.outcome(with_state=job.keeps_states))
 
 
 def update(part: population.Part) -> Update:

@@ -144,9 +144,10 @@ class Ledger:
             return Progress()
         once = {entry.state_digest: entry for entry in found}  # a file is read once for all its members
         arrays = {digest: self._arrays(entry) for digest, entry in once.items()}
-        if None in arrays.values():
+        whole = {digest: one for digest, one in arrays.items() if one is not None}
+        if len(whole) < len(arrays):
             return Progress()
-        states = [_member(arrays, entry) for entry in found]
+        states = [_member(whole, entry) for entry in found]
         return Progress(
             found[0].step,
             tuple(tuple(entry.rows) for entry in found),
@@ -154,10 +155,39 @@ class Ledger:
             {path: np.stack([state[path] for state in states]) for path in states[0]},
         )
 
+    def states(self, members: Sequence[Member]) -> list[State]:
+        """The states of members that were kept.
+
+        Raises:
+          RunError: one is not there, or damaged.
+        """
+        states = []
+        for member in members:
+            entry = self._entries.get(member)
+            if entry is None or entry.state is None:
+                raise RunError(f"{self._folder}: expected the parameters of {member.name}, found none")
+            states.append(_member({entry.state_digest: _arrays(entry)}, entry))
+        return states
+
+    def forget_without_state(self) -> None:
+        """Forgets members whose state was kept and is damaged by now: they are to be trained again."""
+        for entry in {entry.state_digest: entry for entry in self._entries.values() if entry.state}.values():
+            if self._arrays(entry) is None:
+                for member in [m for m, e in self._entries.items() if e.state_digest == entry.state_digest]:
+                    del self._entries[member]
+
     def drop_states(self) -> None:
         """Removes the states: nothing will go on from them."""
         for path in self._folder.glob("*.npz"):
             path.unlink()
+
+    def _arrays(self, entry: Entry) -> State | None:
+        """What `_arrays` reads; None, and a warning, where the file is damaged."""
+        try:
+            return _arrays(entry)
+        except RunError as error:
+            self._warn(f"skipped {error}; its members are trained from the start")
+            return None
 
     def _read(self, path: Path) -> None:
         content = files.read_sealed(path)
@@ -178,24 +208,23 @@ class Ledger:
             if known is None or known.step <= entry.step:
                 self._entries[member] = entry
 
-    def _arrays(self, entry: Entry) -> State | None:
-        """The states of all members of the file that this one's is in; None if it is damaged."""
-        assert entry.state is not None
-        path = entry.state[0]
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            if digests.fingerprint(arrays) != entry.state_digest:
-                raise ValueError("its bits are not those that were saved")
-        except Exception as error:  # a damaged archive makes zipfile and NumPy raise many kinds
-            self._warn(
-                f"skipped {path}: {error or type(error).__name__}; its members are trained from the start"
-            )
-            return None
-        return arrays
+
+def _arrays(entry: Entry) -> State:
+    """The states of all members of the file that this one's is in; raises `RunError` if it is damaged."""
+    assert entry.state is not None
+    path = entry.state[0]
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if digests.fingerprint(arrays) != entry.state_digest:
+            raise ValueError("its bits are not those that were saved")
+    except Exception as error:  # a damaged archive makes zipfile and NumPy raise many kinds
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        raise RunError(f"{path}: {reason}") from error
+    return arrays
 
 
-def _member(arrays: dict[str, State | None], entry: Entry) -> State:
+def _member(arrays: Mapping[str, State], entry: Entry) -> State:
     assert entry.state is not None
     _, index = entry.state
-    return {name: array[index] for name, array in (arrays[entry.state_digest] or {}).items()}
+    return {name: array[index] for name, array in arrays[entry.state_digest].items()}

@@ -57,9 +57,9 @@ class Job:
     progress: Progress = Progress()
 
     @property
-    def goes_on(self) -> bool:
-        """Whether there is training after this job, so that its states are of use."""
-        return self.epochs < self.experiments[0].num_epochs
+    def keeps_states(self) -> bool:
+        """Whether states are of use afterwards: to train on, or as the networks that a sweep ends with."""
+        return self.epochs < self.experiments[0].num_epochs or self.split == "test"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A run's network as it was trained, for whatever is done with it afterwards."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import serialization, traverse_util
@@ -77,17 +77,28 @@ def load(
     for name, source in provenance.sources(config_lib.sources(experiment)).items():
         if source["sha256"] != found.meta.get("sources", {}).get(name, source)["sha256"]:
             warn(f"the source of {name} was changed since {workdir} was trained")
-    live = {"params": found.tree["params"], **(found.tree.get("collections") or {})}
-    average = found.tree.get("average")
+    return from_tree(workdir, network, dataset, found.tree, found.step)
+
+
+def from_tree(
+    workdir: Path, network: model.Network, dataset: data.Dataset, tree: Mapping[str, Any], step: int
+) -> Trained:
+    """A network with the variables of a training state, nested dicts as of `train.to_saved`.
+
+    Raises:
+      RunError: they are those of another network.
+    """
+    live = {"params": tree["params"], **(tree.get("collections") or {})}
+    average = tree.get("average")
     saved = average or live
     fresh = jax.eval_shape(lambda: model.init(network, jax.random.key(0), dataset.image_shape))
     if _shapes(saved) != _shapes(fresh):
         raise RunError(
             f"{workdir}: expected variables of the network that was trained, found another of its name; put "
-            f"the source of {experiment.model.name} back"
+            f"the source of {type(network.module).__name__} back"
         )
     what = "averaged parameters" if average else "parameters"
-    return Trained(network, serialization.from_state_dict(fresh, saved), found.step, what)
+    return Trained(network, serialization.from_state_dict(fresh, saved), step, what)
 
 
 def _shapes(variables: model.Variables) -> dict[tuple[str, ...], tuple[int, ...]]:

@@ -3,7 +3,8 @@
     sweep.json       the plan, complete
     provenance.json  as of a run
     optuna.log       Optuna's journal: the record of the trials, unless `sweep.storage` names another
-    populations/     metrics of every member, and states to go on from; `confirm/` those of the confirmation
+    populations/     metrics of every member, and states to go on from
+    confirm/         metrics of every member of the confirmation, and the states that they ended with
     trials.csv, best.json, winner.py, report.html
 
 Never imports JAX.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmids_cnn import dotted
+from mmids_cnn.config import Experiment
 from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
@@ -56,6 +58,11 @@ def check(workdir: Path, plan: Plan) -> dict[str, Any] | None:
     return None
 
 
+def is_sweep(workdir: Path) -> bool:
+    """Whether there is a sweep in a folder."""
+    return (workdir / PLAN).exists()
+
+
 def recorded(workdir: Path) -> Plan | None:
     """The plan of the sweep in a folder; None where its file is not there, or damaged."""
     with contextlib.suppress(RunError, ConfigError, AttributeError, KeyError, TypeError):
@@ -88,20 +95,21 @@ def _require_same_sources(workdir: Path) -> None:
 
 def damaged(workdir: Path) -> list[str]:
     """Names of files that are there and damaged; a session writes them anew."""
-    best = _best(workdir)
-    expected = (best or {}).get("sha256", {})  # an earlier version has none
+    found = best(workdir)
+    expected = (found or {}).get("sha256", {})  # an earlier version has none
     whole = {
         PLAN: recorded(workdir) is not None,
         run_folder.PROVENANCE: run_folder.provenance(workdir) != {},
-        BEST: best is not None,
-        **{name: files.digest(workdir / name) == digest for name, digest in expected.items()},
+        BEST: found is not None,
+        **{name: files.digest(workdir / name) == expected[name] for name in _BESIDE if name in expected},
     }
     return [name for name, is_whole in whole.items() if not is_whole and (workdir / name).exists()]
 
 
 def write_best(workdir: Path, best: Mapping[str, Any]) -> None:
     """Writes the result, with the digests of the files beside it, which are complete."""
-    digests = {name: files.digest(workdir / name) for name in _BESIDE}
+    states = [f"{CONFIRM}/{path.name}" for path in sorted((workdir / CONFIRM).glob("*.npz"))]
+    digests = {name: files.digest(workdir / name) for name in (*_BESIDE, *states)}
     files.write_sealed(workdir / BEST, {**best, "sha256": digests})
 
 
@@ -118,7 +126,8 @@ def summary(best: Mapping[str, Any], workdir: Path) -> str:
     return f"{lead}\nreport: {report}; trials: {trials}; best: {result}\ntrain it: {command(workdir)}"
 
 
-def _best(workdir: Path) -> dict[str, Any] | None:
+def best(workdir: Path) -> dict[str, Any] | None:
+    """The content of `best.json`; None where it is not there, or damaged."""
     with contextlib.suppress(RunError):
         best = files.read_sealed(workdir / BEST)
         if {"summary", "confirmed"} <= best.keys():
@@ -128,8 +137,29 @@ def _best(workdir: Path) -> dict[str, Any] | None:
 
 def _result(workdir: Path) -> dict[str, Any] | None:
     """The content of `best.json`, None where a file of the result is missing or damaged: it is made anew."""
-    there = all((workdir / name).exists() for name in _BESIDE)
-    return _best(workdir) if there and not damaged(workdir) else None
+    found = best(workdir)
+    digests = dict.fromkeys(_BESIDE) | (found or {}).get("sha256", {})
+    there = all((workdir / name).exists() for name in digests)
+    whole = all(digest in (None, files.digest(workdir / name)) for name, digest in digests.items())
+    return found if there and whole and not damaged(workdir) else None
+
+
+def confirmed(workdir: Path) -> list[Experiment]:
+    """The experiment of each confirmed training of a sweep's winner; they differ in their seed alone.
+
+    Raises:
+      RunError: the sweep is not finished, is damaged or has confirmed nothing.
+    """
+    plan, found = recorded(workdir), best(workdir)
+    again = "give the sweep's command again"
+    if plan is None or found is None:
+        raise RunError(f"{workdir}: expected a finished sweep, found one that is not, or damaged; {again}")
+    seeds = [one["seed"] for one in found["confirmed"].get("winner", {}).get("seeds", [])]
+    if not seeds:
+        raise RunError(
+            f"{workdir}: expected networks of its confirmation, found none; set --config.sweep.confirm_seeds"
+        )
+    return [plan.confirmed(found["settings"], seed) for seed in seeds]
 
 
 def study_name(plan: Plan, workdir: Path) -> str:

@@ -127,8 +127,8 @@ def _confirm(
     for trial in trials.values():
         board.trial(trial, None)
     field = Field(experiments, "test", plan.sweep.population, dataset, ledger, execute, board)
+    ledger.forget_without_state()
     bring_up(field, list(experiments), None)
-    ledger.drop_states()
     return {
         name: [
             trials_lib.confirmed_scores(member, ledger.known(member))

@@ -63,12 +63,12 @@ def test_members_are_shared_out_evenly_and_the_last_fills_up(archives: Path, tmp
     bring_up(it, MEMBERS, 1)
     assert [rates(job) for job in jobs] == [[1e-3, 1e-2, 3e-2], [1e-1, 2e-1, 2e-1]]
     assert [job.name for job in jobs] == ["trial0-seed0-3-to-epoch1", "trial3-seed0-2-to-epoch1"]
-    assert [(job.epochs, job.split, job.goes_on) for job in jobs] == [(1, "validation", True)] * 2
+    assert [(job.epochs, job.split, job.keeps_states) for job in jobs] == [(1, "validation", True)] * 2
     it.ledger.record("before", MEMBERS[:2], untrained(it.dataset.fingerprint), 2.0)
     jobs.clear()
     bring_up(it, MEMBERS, None)
     assert [rates(job) for job in jobs] == [[3e-2] * 3, [1e-1, 2e-1, 2e-1]]
-    assert [(job.epochs, job.goes_on) for job in jobs] == [(2, False)] * 2
+    assert [(job.epochs, job.keeps_states) for job in jobs] == [(2, False)] * 2
 
 
 def test_what_was_trained_before_is_settled_at_once(archives: Path, tmp_path: Path) -> None:

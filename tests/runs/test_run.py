@@ -465,7 +465,7 @@ def test_evaluate_several_runs_as_one(runs: Runs) -> None:
         assert float(accuracy) == pytest.approx(100 * np.mean(probabilities.argmax(1) == labels))
         assert float(loss) == pytest.approx(-np.log(probabilities[np.arange(100), labels]).mean(), rel=1e-3)
     assert "each the mean of 5 views moved by at most a pixel" in lines[-1]
-    assert lines[-1].endswith("the mean of the probabilities of 2 runs")
+    assert lines[-1].endswith("the mean of the probabilities of 2 networks")
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_fraction = 0.0  # part of all steps with rising rate; 0 <= f < 1
 
     config.augment = ConfigDict()  # random changes of the training images, each up to so much; 0: none
-    config.augment.names = ("affine", "cutout")  # done in this order; or your own, "module:function"
+    config.augment.names = ("flip", "affine", "cutout")  # done in this order; or your own, "module:function"
+    config.augment.flip = 0.0  # probability that an image is mirrored left to right; 0 to 1
     config.augment.shift = 0.0  # pixels, along each side; 0 to 128
     config.augment.rotation = 0.0  # degrees, either way; 0 to 180
     config.augment.scale = 0.0  # larger or smaller by this fraction; 0 to 0.5

@@ -1,4 +1,4 @@
-"""Random changes of the training images: affine maps, squares cut out, or functions of your own.
+"""Random changes of the training images: mirrored, affine maps, squares cut out, or functions of your own.
 
 Each image draws its own numbers from the seed, the step and its place in the batch, so that no bit depends on
 how a batch is cut, on where the data wait or on an interruption. Strengths are traced: a population may sweep
@@ -61,15 +61,26 @@ def cutout(keys: PRNGKeyArray, images: Images, h: Any) -> Images:
     return jnp.where(inside[..., None], 0, images).astype(images.dtype)
 
 
+def flip(keys: PRNGKeyArray, images: Images, h: Any) -> Images:
+    """Images mirrored left to right, each with the probability `h.flip`."""
+    mirrored = (1 + _uniform(keys, 1)[:, 0]) / 2 < h.flip
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
 Augmentation = Callable[[PRNGKeyArray, Images, Any], Images]
 """From a key for each image, images, and traced hyperparameters to images of the same shape and dtype."""
 
 AUGMENTATIONS: dict[str, Augmentation] = {
+    "flip": flip,
     "affine": affine,
     "cutout": cutout,
 }
 
-_STRENGTHS = {"affine": ("shift", "rotation", "scale", "shear"), "cutout": ("cutout",)}
+_STRENGTHS = {
+    "flip": ("flip",),
+    "affine": ("shift", "rotation", "scale", "shear"),
+    "cutout": ("cutout",),
+}
 
 
 def active(settings: config_lib.Augment) -> tuple[str, ...]:

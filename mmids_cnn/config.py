@@ -129,6 +129,7 @@ class Augment:
         ),
         before=_AUGMENTATIONS,
     )
+    flip: float = _strength("a probability", 1)
     shift: float = _strength("pixels", 128)
     rotation: float = _strength("degrees", 180)
     scale: float = _strength("a fraction", 0.5)

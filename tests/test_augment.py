@@ -15,9 +15,9 @@ from mmids_cnn import augment, data, keys, train
 from mmids_cnn.errors import ConfigError
 from tests.support.suite import Vary
 
-OFF = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "shear": 0.0, "cutout": 0.0}
+OFF = {"flip": 0.0, "shift": 0.0, "rotation": 0.0, "scale": 0.0, "shear": 0.0, "cutout": 0.0}
 SHAPES = [(28, 28, 1), (20, 24, 3), (7, 9, 2)]
-BOTH = ("affine", "cutout")
+ALL = ("flip", "affine", "cutout")
 
 
 def strengths(**on: float) -> Any:
@@ -27,7 +27,7 @@ def strengths(**on: float) -> Any:
 def changed(images: np.ndarray, step: int = 0, seed: int = 0, **on: float) -> np.ndarray:
     key = jax.random.fold_in(keys.stream(seed, "augment"), step)
     position = jnp.arange(len(images), dtype=jnp.int32)
-    return np.asarray(augment.augment(BOTH, key, position, jnp.asarray(images), strengths(**on)))
+    return np.asarray(augment.augment(ALL, key, position, jnp.asarray(images), strengths(**on)))
 
 
 def drawn(name: str, count: int, numbers: int, step: int = 0) -> np.ndarray:
@@ -43,8 +43,10 @@ def pictures(shape: tuple[int, ...], count: int = 8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(np.uint8)
 
 
-def oracle(image: np.ndarray, u: np.ndarray, v: np.ndarray, h: dict[str, float]) -> np.ndarray:
+def oracle(image: np.ndarray, t: np.ndarray, u: np.ndarray, v: np.ndarray, h: dict[str, float]) -> np.ndarray:
     """One image, by SciPy, in float64: the map as a product of matrices, inverted as a whole."""
+    if (1 + t[0]) / 2 < h["flip"]:
+        image = image[:, ::-1]
     angle, zoom = np.deg2rad(h["rotation"] * u[2]), 1 + h["scale"] * u[3]
     shear = np.array([[1, 0], [h["shear"] * u[4], 1]])  # rows and columns, columns move with the row
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -75,6 +77,8 @@ def test_nothing_changes_at_strength_zero(shape: tuple[int, ...]) -> None:
         {"scale": 0.5},
         {"shear": 1.0},
         {"cutout": 9.0},
+        {"flip": 1.0},
+        {"flip": 0.5, "rotation": 30.0},
         {"shift": 2.0, "rotation": 10.0, "scale": 0.1, "shear": 0.1, "cutout": 5.0},
         {"shift": 128.0, "rotation": 180.0, "scale": 0.5, "shear": 1.0},
     ],
@@ -84,9 +88,9 @@ def test_images_are_scipys(shape: tuple[int, ...], on: dict[str, float]) -> None
     images = pictures(shape)
     got = changed(images, **on)
     assert got.dtype == np.uint8 and got.shape == images.shape
-    numbers = zip(drawn("affine", 8, 5), drawn("cutout", 8, 3), strict=True)
-    for index, (u, v) in enumerate(numbers):
-        expected = oracle(images[index], u, v, OFF | on)
+    numbers = zip(drawn("flip", 8, 1), drawn("affine", 8, 5), drawn("cutout", 8, 3), strict=True)
+    for index, (t, u, v) in enumerate(numbers):
+        expected = oracle(images[index], t, u, v, OFF | on)
         # Rounded are the value, by half a level, and the place, along each axis by 1/512 of a pixel and what
         # the entries of the matrix are off, 2**-16, at so many pixels from the middle, those of a shift more.
         # A pixel is 255 levels.
@@ -119,12 +123,13 @@ def test_direction(
 
 
 def test_numbers_are_uniform_and_independent() -> None:
-    u = np.concatenate([drawn("affine", 20_000, 5), drawn("cutout", 20_000, 3)], 1)
+    each = (("flip", 1), ("affine", 5), ("cutout", 3))
+    u = np.concatenate([drawn(name, 20_000, numbers) for name, numbers in each], 1)
     # Kolmogorov's distance of 20,000 draws is below 0.0174 in 99,999 of 100,000 cases.
     for column in u.T:
         distance = np.abs(np.sort(column) - (2 * (np.arange(len(column)) + 0.5) / len(column) - 1)).max() / 2
         assert distance < 0.0174
-    assert np.abs(np.corrcoef(u.T) - np.eye(8)).max() < 0.04
+    assert np.abs(np.corrcoef(u.T) - np.eye(9)).max() < 0.04
 
 
 def test_images_differ_by_place_step_and_seed() -> None:

@@ -51,6 +51,7 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
         [(), ("cutout", "affine"), ("affine", "mine:noise")],
         [("affine", "affine"), ("mixup",), "affine", ("a:",), None],
     ),
+    "augment.flip": ([0.0, 0.5, 1], [-0.1, 1.1, NAN, "2", None]),
     "augment.shift": ([0.0, 2, 128], [-1.0, 129, NAN, INF, "2", None, True]),
     "augment.rotation": ([0.0, 180], [-1.0, 181, NAN, "2", None]),
     "augment.scale": ([0.0, 0.5], [-0.1, 0.6, NAN, "2", None]),

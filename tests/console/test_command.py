@@ -501,6 +501,7 @@ OTHER: dict[str, Any] = {  # a value other than the default for every leaf
     "optimizer.schedule": "one_cycle",
     "optimizer.warmup_fraction": 0.75,
     "augment.names": ("cutout", "affine"),
+    "augment.flip": 0.25,
     "augment.shift": 1.5,
     "augment.rotation": 10.0,
     "augment.scale": 0.125,

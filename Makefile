@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps torture clean
+.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps recipes torture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -63,6 +63,12 @@ scaling: setup ## time how cost grows with batch, width, data and number of mode
 sweeps: setup ## time populations beside single runs; run experiments/lr_sweep.py with and without halving
 	$(BIN)/python -m tests.benchmarks.sweep
 	$(BIN)/python tests/benchmarks/halving.py
+	$(BIN)/python tests/benchmarks/table.py
+
+recipes: setup ## train the recipes over their seeds (FASHION: folder of Fashion-MNIST), time networks; a day
+	$(BIN)/python tests/benchmarks/recipes.py $${FASHION:+--fashion=$$FASHION}
+	$(BIN)/python tests/benchmarks/networks.py
+	$(BIN)/python tests/benchmarks/augmentations.py
 	$(BIN)/python tests/benchmarks/table.py
 
 torture: setup ## break ROUNDS runs and sweeps (100), damage as many files, type 500 wrong lines; minutes

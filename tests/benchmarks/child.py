@@ -43,11 +43,11 @@ class Child:
         The machine's other processes slow a timing down, some libraries out of all proportion.
         `foreign_cores` is 0 where it can't be told, without Linux's /proc.
         """
-        busy, start = _busy_seconds(), time.perf_counter()
+        busy, start = busy_seconds(), time.perf_counter()
         with suppress(BrokenPipeError):  # `_read` says why the process ended
             print(json.dumps({"do": request}), file=self._process.stdin, flush=True)
         reply = self._read()
-        others = _busy_seconds() - busy - reply.get("cpu_seconds", 0.0)
+        others = busy_seconds() - busy - reply.get("cpu_seconds", 0.0)
         return reply | {"foreign_cores": max(0.0, others / (time.perf_counter() - start))}
 
     def quit(self) -> dict:
@@ -71,7 +71,7 @@ class Child:
         raise ChildError(lines[-1] if lines else f"ended with status {status}, printing nothing")
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Processor time the whole machine has spent working since it started, in seconds."""
     stat = Path("/proc/stat")
     if not stat.exists():

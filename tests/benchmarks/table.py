@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from record import summary
+
 HERE = Path(__file__).resolve().parent
 
 Rows = tuple[str, list[str], list[list[str]]]  # caption, header, cells
@@ -257,13 +259,69 @@ def found_rows(record: Mapping) -> Rows:
     return caption, ["learning rate", "test accuracy, mean ± sd", "n"], rows
 
 
+def recipes_rows(record: Mapping) -> Rows:
+    """The table of the recipes over their seeds; times are of runs that had the machine to themselves."""
+    machines = [run["machine"] for recipe in record["recipes"].values() for run in recipe["runs"]]
+    where = sorted({f"{machine['cpu']}, {machine['cores']} cores" for machine in machines})
+    dates = sorted(machine["date"] for machine in machines)
+    caption = (
+        f"By `{record['command']}`, {'; '.join(where)}; {dates[0]} to {dates[-1]}: "
+        "trained on the whole training split, scored once, after the last epoch. Seconds from the command to "
+        "its result, median of the runs that had the machine to themselves (lowest–highest)."
+    )
+    header = ["recipe", "parameters", "epochs", "test accuracy, mean ± sd", "n", "seconds"]
+    rows = []
+    for recipe in record["recipes"].values():
+        runs = recipe["runs"]
+        alone = [run["wall_seconds"] for run in runs if run["foreign_cores"] < 0.1]
+        low_to_high = (
+            {"median": statistics.median(alone), "min": min(alone), "max": max(alone)} if alone else {}
+        )
+        cells = [f"`{recipe['experiment']}`", f"{recipe['parameters']:,}", str(recipe["epochs"])]
+        cells += [_percent([run["test/accuracy"] for run in runs]), str(len(runs))]
+        rows.append([*cells, spread(low_to_high) if alone else ""])
+        if together := recipe.get("ensembles"):
+            members = len(together[0]["seeds"])
+            accuracy = _percent([one["test/accuracy"] for one in together])
+            parameters = f"{members} × {recipe['parameters']:,}"
+            title = f"{members} of these, the mean of their probabilities"
+            rows.append([title, parameters, "", accuracy, str(len(together)), ""])
+    return caption, header, rows
+
+
+def networks_rows(record: Mapping) -> Rows:
+    """Each network beside the same one in PyTorch, and a whole recipe."""
+    machine, recipe = record["machine"], record["recipe"]
+    ours, theirs = (recipe["raw"][who] for who in ("ours", "PyTorch"))
+    seconds = [spread(summary(one["seconds"])) for one in (ours, theirs)]
+    caption = (
+        f"Beside PyTorch, eager and channels_last, {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['date']}: µs an image, medians of {record['settings']['rounds']} interleaved rounds "
+        f"(lowest–highest). `experiments/{recipe['name']}.py` from the command to its result: "
+        f"{seconds[0]} s, the same recipe in PyTorch {seconds[1]} s ({spread(recipe['ratio'])} of it), with "
+        f"{_percent(ours['accuracy'])} and {_percent(theirs['accuracy'])}."
+    )
+    header = ["network of", "trained", "PyTorch", "ours / PyTorch", "scored", "PyTorch", "ours / PyTorch"]
+    rows = []
+    for one in record["networks"]:
+        cells = [
+            spread(one[what][who]) for what in ("epoch", "evaluate") for who in ("ours", "PyTorch", "ratio")
+        ]
+        rows.append([f"`experiments/{one['name']}.py`", *cells])
+    return caption, header, rows
+
+
 def _percent(fractions: Sequence[float]) -> str:
-    mean, sd = statistics.mean(fractions), statistics.stdev(fractions)
+    mean = statistics.mean(fractions)
+    if len(fractions) == 1:
+        return f"{100 * mean:.2f} %"
+    sd = statistics.stdev(fractions)
     return f"{100 * mean:.3f} ± {100 * sd:.3f} %"
 
 
 TABLES = {
     "results": {"base_cpu": [recipe_rows]},
+    "recipes": {"recipes": [recipes_rows], "networks_cpu": [networks_rows]},
     "torture": {"torture": [torture_rows]},
     "sweeps": {"lr_sweep_cpu": [found_rows], "sweep_cpu": [sweep_rows]},
     "bench": {

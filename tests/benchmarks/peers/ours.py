@@ -10,6 +10,7 @@ from mmids_cnn.devices import cores
 cores.as_devices()  # before JAX is imported, as the command line does
 
 import jax
+from ml_collections import ConfigDict
 
 from mmids_cnn import config, feed, score, train
 from mmids_cnn import data as data_lib
@@ -19,6 +20,8 @@ sys.path.append(str(Path(__file__).parents[3]))  # the checkout, for `experiment
 
 from experiments import base
 
+TUPLES = ("channels", "depths")
+
 
 class OurRunner:
     """The reference recipe on the arrays given; images uint8 [N, 28, 28, 1]."""
@@ -27,6 +30,10 @@ class OurRunner:
         settings = base.get_config()
         settings.batch_size, settings.model.channels = args.batch_size, tuple(args.channels)
         settings.seed = args.seed
+        if args.model:
+            settings.model = ConfigDict(
+                args.model | {k: tuple(x) for k, x in args.model.items() if k in TUPLES}
+            )
         experiment = config.resolve(settings)
         training = data_lib.Split(data.train_images, data.train_labels)
         test = data_lib.Split(data.test_images, data.test_labels)

@@ -1,4 +1,4 @@
-"""The reference network in PyTorch: channels_last, eager or (`--compile`) through `torch.compile`.
+"""The networks in PyTorch: channels_last, eager or (`--compile`) through `torch.compile`.
 
 The data are resident, one tensor of bytes indexed by a permutation; there is no DataLoader.
 ReLU in place and the fused form of Adam save about a tenth and a fiftieth of a step.
@@ -6,6 +6,7 @@ ReLU in place and the fused form of Adam save about a tenth and a fiftieth of a 
 
 from argparse import Namespace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,33 @@ def network(channels: list[int]) -> nn.Sequential:
     return model.to(memory_format=torch.channels_last)
 
 
+def normed(channels: list[int], depths: list[int]) -> nn.Sequential:
+    """Stages of 3x3 convolutions with batch norm, pooled in between; a mean over all pixels; a linear map."""
+    widths = [1] + [width for width, depth in zip(channels, depths, strict=True) for _ in range(depth)]
+    ends = {sum(depths[: stage + 1]) - 1 for stage in range(len(depths) - 1)}
+    layers: list[nn.Module] = []
+    for index, (inputs, outputs) in enumerate(pairwise(widths)):
+        layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False))
+        layers += [nn.MaxPool2d(2)] if index in ends else []
+        layers += [nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.05), nn.ReLU(inplace=True)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10)]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+def make(settings: dict[str, Any]) -> nn.Sequential:
+    """The network of an experiment."""
+    if settings["name"] == "conv_net":
+        return network(settings["channels"])
+    return normed(settings["channels"], settings["depths"])
+
+
 class TorchRunner:
     """Training state and data; images uint8 [N, 1, 28, 28]."""
 
     def __init__(self, args: Namespace, data: Data) -> None:
         torch.manual_seed(args.seed)
         self.batch_size = args.batch_size
-        self.model = network(args.channels)
+        self.model = make(args.model or {"name": "conv_net", "channels": args.channels})
         self.forward = torch.compile(self.model) if args.compile else self.model
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.images = torch.from_numpy(data.train_images).permute(0, 3, 1, 2)

@@ -1,0 +1,21 @@
+"""Five networks of `record.py`, of which the mean of the probabilities is scored.
+
+A sweep over nothing: five seeds, trained on all 60,000 images.
+
+    python -m mmids_cnn.main --config=experiments/ensemble.py
+    python -m mmids_cnn.evaluate --workdir=runs/ensemble
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import record, sweep
+
+
+def get_config() -> ConfigDict:
+    """Returns the recipe of its members, to be trained over five seeds."""
+    config = sweep.get_config()
+    config.update(record.get_config())
+    config.dataset.validation_examples = 5000  # a sweep holds some out; what it confirms is trained on all
+    config.sweep.population = 1
+    config.sweep.confirm_seeds = 5
+    return config

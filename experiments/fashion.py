@@ -1,0 +1,28 @@
+"""Fashion-MNIST, with a network of fewer than 100,000 parameters.
+
+python -m mmids_cnn.main --config=experiments/fashion.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the recipe."""
+    config = base.get_config()
+    config.num_epochs = 28
+    config.dataset.name = "fashion_mnist"
+    config.model = ConfigDict(
+        {"name": "norm_net", "channels": (32, 44, 64), "depths": (1, 2, 2), "dropout": 0.0}
+    )
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.schedule = "one_cycle"
+    config.optimizer.warmup_fraction = 0.3
+    config.train.label_smoothing = 0.1
+    config.train.average_decay = 0.998
+
+    config.augment.flip = 0.5
+    config.augment.shift = 2.0
+    config.augment.scale = 0.1
+    return config

@@ -1,0 +1,22 @@
+"""The reference network in three epochs: one-cycle rates, softened labels, an average of the weights.
+
+python -m mmids_cnn.main --config=experiments/fast.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the recipe."""
+    config = base.get_config()
+    config.num_epochs = 3
+    config.optimizer.learning_rate = 1e-2
+    config.optimizer.schedule = "one_cycle"
+    config.optimizer.warmup_fraction = 0.3
+    config.train.label_smoothing = 0.1
+    config.train.average_decay = 0.98
+    config.eval.every_epochs = 0
+    config.checkpoint.every_epochs = 0
+    return config

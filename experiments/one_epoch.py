@@ -1,0 +1,27 @@
+"""One pass over the training images.
+
+python -m mmids_cnn.main --config=experiments/one_epoch.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the recipe."""
+    config = base.get_config()
+    config.num_epochs = 1
+    config.batch_size = 64
+    config.model = ConfigDict(
+        {"name": "norm_net", "channels": (16, 32, 64), "depths": (1, 1, 1), "dropout": 0.0}
+    )
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.schedule = "one_cycle"
+    config.optimizer.warmup_fraction = 0.3
+    config.train.label_smoothing = 0.1
+    config.train.average_decay = 0.97
+
+    config.eval.every_epochs = 0
+    config.checkpoint.every_epochs = 0
+    return config

@@ -1,0 +1,27 @@
+"""A network of at most 20,000 parameters, with batch norm.
+
+python -m mmids_cnn.main --config=experiments/small.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the recipe."""
+    config = base.get_config()
+    config.num_epochs = 24
+    config.model = ConfigDict(
+        {"name": "norm_net", "channels": (16, 20, 28), "depths": (1, 2, 2), "dropout": 0.0}
+    )
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.schedule = "one_cycle"
+    config.optimizer.warmup_fraction = 0.3
+    config.train.label_smoothing = 0.1
+    config.train.average_decay = 0.995
+
+    config.augment.shift = 2.0
+    config.augment.rotation = 10.0
+    config.augment.scale = 0.1
+    return config

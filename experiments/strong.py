@@ -1,0 +1,23 @@
+"""The reference network at its best: a schedule, softened labels, images changed at random, averaged weights.
+
+python -m mmids_cnn.main --config=experiments/strong.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the recipe."""
+    config = base.get_config()
+    config.optimizer.learning_rate = 0.008
+    config.optimizer.schedule = "one_cycle"
+    config.optimizer.warmup_fraction = 0.3
+    config.train.label_smoothing = 0.1
+    config.train.average_decay = 0.99
+
+    config.augment.shift = 2.0
+    config.augment.rotation = 10.0
+    config.augment.scale = 0.1
+    return config

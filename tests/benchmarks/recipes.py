@@ -1,0 +1,126 @@
+"""Trains the recipes of `experiments/` over seeds, by the real command line, and records what comes out.
+
+    python tests/benchmarks/recipes.py                        # all of them; many hours
+    python tests/benchmarks/recipes.py --only=fast,strong     # some
+
+Each seed is a run of its own, `FOLDER/strong/3`, trained on the whole training split and scored once, after
+its last epoch. What is finished is not trained again, so that this may be stopped and gone on with; the
+record is written after every run. An ensemble is five runs of `record.py`, none of them in two ensembles.
+
+Fashion-MNIST is no part of this repository: `--fashion` names the folder of its four archives.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from child import busy_seconds
+from mmids_cnn import config, model
+from mmids_cnn.console import experiment_file
+from record import machine
+from table import print_table, recipes_rows
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SEEDS = {
+    "base": 5,
+    "fast": 10,
+    "one_epoch": 30,
+    "strong": 10,
+    "small": 10,
+    "tiny": 10,
+    "fashion": 5,
+    "record": 15,
+}
+MEMBERS = 5  # of an ensemble
+KEPT = ("test/accuracy", "test/loss", "test/count", "fingerprint", "epoch", "images_per_second")
+
+
+def train(name: str, seed: int, folder: Path, more: list[str]) -> dict[str, Any]:
+    """Trains a recipe with a seed, unless that is done; returns its scores, what it cost, and on what.
+
+    `wall_seconds` count from the command to its end; `foreign_cores` are those that other processes used
+    meanwhile, which slow it down.
+    """
+    workdir = folder / name / str(seed)
+    cost = workdir.with_suffix(".json")
+    if not cost.exists():
+        command = [sys.executable, "-m", "mmids_cnn.main", f"--config=experiments/{name}.py", *more]
+        command += [f"--workdir={workdir}", f"--config.seed={seed}", "--progress=plain"]
+        began, busy, used = time.perf_counter(), busy_seconds(), os.times()
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        wall, now = time.perf_counter() - began, os.times()
+        own = now.children_user + now.children_system - used.children_user - used.children_system
+        foreign = max(0.0, (busy_seconds() - busy - own) / wall)
+        cost.write_text(json.dumps({"wall_seconds": wall, "foreign_cores": foreign, "machine": machine()}))
+    result = json.loads((workdir / "result.json").read_text())
+    return {"seed": seed, **{k: result[k] for k in KEPT}, **json.loads(cost.read_text())}
+
+
+def ensembles(folder: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The accuracy of `MEMBERS` runs of `record.py` at a time, no run in two ensembles."""
+    found = []
+    for first in range(0, len(runs) - MEMBERS + 1, MEMBERS):
+        seeds = [run["seed"] for run in runs[first : first + MEMBERS]]
+        command = [sys.executable, "-m", "mmids_cnn.evaluate"]
+        command += [f"--workdir={folder / 'record' / str(seed)}" for seed in seeds]
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        line = done.stdout.splitlines()[-1]
+        accuracy, loss = map(float, re.findall(r"accuracy ([\d.]+) % of .* loss ([\d.]+),", line)[0])
+        found.append({"seeds": seeds, "test/accuracy": accuracy / 100, "test/loss": loss})
+    return found
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What a recipe trains, and for how long."""
+    experiment = config.resolve(experiment_file.load(name))
+    network = model.make(experiment, (28, 28, 1), 10)
+    parameters = sum(row.parameters for row in model.table(network, (28, 28, 1)))
+    return {
+        "experiment": f"experiments/{name}.py",
+        "parameters": parameters,
+        "epochs": experiment.num_epochs,
+    }
+
+
+def main() -> None:
+    """Trains what is missing, writes the record, shows the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "recipes", help="of the runs")
+    parser.add_argument("--only", default=",".join(SEEDS), help="names of recipes")
+    parser.add_argument("--fashion", type=Path, help="folder of the archives of Fashion-MNIST")
+    parser.add_argument("--record", type=Path, default=HERE / "records" / "recipes.json")
+    arguments, console = parser.parse_args(), Console()
+    record: dict[str, Any] = {"command": "make recipes", "recipes": {}}
+    if arguments.record.exists():
+        record = json.loads(arguments.record.read_text())
+    for name in arguments.only.split(","):
+        more = []
+        if name == "fashion":
+            if arguments.fashion is None:
+                console.print("fashion: left out; --fashion=FOLDER names the folder of its archives")
+                continue
+            more = [f"--config.dataset.archives={arguments.fashion.absolute()}"]
+        runs: list[dict[str, Any]] = []
+        for seed in range(SEEDS[name]):
+            runs.append(train(name, seed, arguments.folder, more))
+            console.print(f"{name}, seed {seed}: {100 * runs[-1]['test/accuracy']:.2f} %")
+            record["recipes"][name] = {**describe(name), "runs": runs}
+            if name == "record":
+                record["recipes"][name]["ensembles"] = ensembles(arguments.folder, runs)
+            record["date"] = datetime.date.today().isoformat()
+            arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+    print_table(console, *recipes_rows(record))
+
+
+if __name__ == "__main__":
+    main()

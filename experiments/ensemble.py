@@ -13,9 +13,7 @@ from experiments import record, sweep
 
 def get_config() -> ConfigDict:
     """Returns the recipe of its members, to be trained over five seeds."""
-    config = sweep.get_config()
-    config.update(record.get_config())
-    config.dataset.validation_examples = 5000  # a sweep holds some out; what it confirms is trained on all
+    config = sweep.around(record.get_config())
     config.sweep.population = 1
     config.sweep.confirm_seeds = 5
     return config

@@ -10,8 +10,7 @@ from experiments import fast, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.get_config()
-    config.update(fast.get_config())
+    config = sweep.around(fast.get_config())
     config.seed = 1000  # none of those of the result
     config.dataset.validation_examples = 10000
     config.sweep.space.batch_size = "choice(64, 128)"

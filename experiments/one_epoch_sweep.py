@@ -10,16 +10,13 @@ from experiments import one_epoch, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.get_config()
-    config.update(one_epoch.get_config())
+    config = sweep.around(one_epoch.get_config())
     config.seed = 1000  # none of those of the result
     config.dataset.validation_examples = 10000
     config.eval.every_epochs = 1
     config.sweep.space.batch_size = "choice(32, 64, 128)"
-    config.sweep.space.model = {
-        "channels": "choice((16, 24, 32), (16, 32, 64), (24, 48, 64))",
-        "depths": "choice((1, 1, 1), (1, 2, 1), (1, 2, 2))",
-    }
+    config.sweep.space.model.channels = "choice((16, 24, 32), (16, 32, 64), (24, 48, 64))"
+    config.sweep.space.model.depths = "choice((1, 1, 1), (1, 2, 1), (1, 2, 2))"
     config.sweep.space.optimizer.learning_rate = "log_uniform(3e-3, 3e-2)"
     config.sweep.space.optimizer.b2 = "choice(0.95, 0.99, 0.999)"
     config.sweep.space.optimizer.warmup_fraction = "uniform(0.1, 0.5)"

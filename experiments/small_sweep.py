@@ -10,13 +10,12 @@ from experiments import small, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.get_config()
-    config.update(small.get_config())
+    config = sweep.around(small.get_config())
     config.seed = 1000  # none of those of the result
     config.dataset.validation_examples = 10000
     config.eval.every_epochs = 1
     config.num_epochs = 12
-    config.sweep.space.model = {"channels": "choice((16, 20, 24), (16, 20, 28), (12, 20, 28), (16, 24, 24))"}
+    config.sweep.space.model.channels = "choice((16, 20, 24), (16, 20, 28), (12, 20, 28), (16, 24, 24))"
     config.sweep.space.optimizer.learning_rate = "log_uniform(4e-3, 2e-2)"
     config.sweep.space.optimizer.b2 = "choice(0.95, 0.99, 0.999)"
     config.sweep.space.train.label_smoothing = "uniform(0.0, 0.15)"

@@ -10,8 +10,7 @@ from experiments import strong, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.get_config()
-    config.update(strong.get_config())
+    config = sweep.around(strong.get_config())
     config.seed = 1000  # none of those of the result
     config.dataset.validation_examples = 10000
     config.eval.every_epochs = 1

@@ -23,11 +23,15 @@ from experiments import base
 
 def get_config() -> ConfigDict:
     """Returns the reference recipe with the complete section of a sweep."""
-    config = base.get_config()
+    return around(base.get_config())
+
+
+def around(config: ConfigDict) -> ConfigDict:
+    """Returns an experiment with the complete section of a sweep, and validation examples held out."""
     config.dataset.validation_examples = 5000  # settings are chosen by these, never by the test split
 
     config.sweep = ConfigDict()
-    config.sweep.space = _nothing()  # what is swept, as above
+    config.sweep.space = _nothing(config)  # what is swept, as above
     config.sweep.search = "grid"  # "grid", "random" or "tpe" (Optuna's tree-structured Parzen estimator)
     config.sweep.trials = 0  # settings tried; for a grid 0, all of it
     config.sweep.batch = 8  # settings that "tpe" suggests before it sees the results of any of them; >= 1
@@ -50,11 +54,11 @@ def get_config() -> ConfigDict:
     return config
 
 
-def _nothing() -> ConfigDict:
-    """Every leaf that can be swept, left as it is."""
+def _nothing(config: ConfigDict) -> ConfigDict:
+    """Every leaf of an experiment that can be swept, left as it is."""
     space = ConfigDict({"num_epochs": "", "batch_size": "", "model": {}})
     for section in ("model", "optimizer", "augment", "train"):
         space[section] = {}
-        for leaf in base.get_config()[section]:
+        for leaf in config[section]:
             space[section][leaf] = ""
     return space

@@ -10,13 +10,12 @@ from experiments import sweep, tiny
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.get_config()
-    config.update(tiny.get_config())
+    config = sweep.around(tiny.get_config())
     config.seed = 1000  # none of those of the result
     config.dataset.validation_examples = 10000
     config.eval.every_epochs = 1
     config.num_epochs = 12
-    config.sweep.space.model = {"channels": "choice((8, 14, 16), (10, 14, 16), (8, 12, 18))"}
+    config.sweep.space.model.channels = "choice((8, 14, 16), (10, 14, 16), (8, 12, 18))"
     config.sweep.space.optimizer.learning_rate = "log_uniform(6e-3, 4e-2)"
     config.sweep.space.optimizer.b2 = "choice(0.95, 0.99, 0.999)"
     config.sweep.space.train.label_smoothing = "uniform(0.0, 0.1)"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, Num, UInt8
 
 from mmids_cnn import config as config_lib
-from mmids_cnn.datasets import cache, idx, source
+from mmids_cnn.datasets import cache, classes, idx, source
 from mmids_cnn.errors import DataError
 
 
@@ -32,17 +32,24 @@ class Dataset:
       splits: 'train', 'test' and, if examples are held out, 'validation'.
       num_classes: labels are 0 to num_classes - 1; known from the data.
       fingerprint: SHA-256 over the checksums of all arrays.
+      declared: names of the classes that the set itself gives; it may give none.
     """
 
     name: str
     splits: Mapping[str, Split]
     num_classes: int
     fingerprint: str
+    declared: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Height, width, channels."""
         return self.splits["train"].images.shape[1:]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What each class is called."""
+        return classes.names(self.name, self.num_classes, self.declared)
 
 
 def load(config: config_lib.Dataset, report: cache.Report = lambda what, done, total: None) -> Dataset:
@@ -69,7 +76,8 @@ def load(config: config_lib.Dataset, report: cache.Report = lambda what, done, t
     digests = json.dumps(manifest["files"], sort_keys=True)
     fingerprint = hashlib.sha256(digests.encode()).hexdigest()
     splits |= _hold_out(splits["train"], config.validation_examples)
-    return Dataset(config.name, splits, manifest["num_classes"], fingerprint)
+    declared = tuple(manifest.get("class_names", ()))
+    return Dataset(config.name, splits, manifest["num_classes"], fingerprint, declared)
 
 
 def data_dir(config: config_lib.Dataset) -> Path:

@@ -25,6 +25,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data, metrics
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.datasets import classes
 from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.sweeps import folder as sweep_folder
@@ -69,7 +70,7 @@ def main() -> None:
     together = ensemble.mean([logits for _, logits in members])
     elapsed = time.perf_counter() - started
     counts = metrics.confusion(labels, together.argmax(-1), datasets[0].num_classes)
-    terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts))
+    terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts, datasets[0]))
     how = f", each the mean of {views} views moved by at most a pixel" if views > 1 else ""
     shown, whose = experiments[0].eval.metrics, members[0][0]
     if len(members) > 1:
@@ -124,15 +125,16 @@ def _scores(names: tuple[str, ...], split: str, logits: np.ndarray, labels: np.n
     return f"{split} accuracy {accuracy} of {means[f'{split}/count']:,} images{others}"
 
 
-def _rows(counts: np.ndarray) -> Sequence[tuple[object, ...]]:
+def _rows(counts: np.ndarray, dataset: data.Dataset) -> Sequence[tuple[object, ...]]:
     """How each class fared, from the confusion counts."""
     rows: list[tuple[object, ...]] = []
+    names = [classes.title(dataset.class_names, label) for label in range(len(counts))]
     for label, row in enumerate(counts):
         wrong = row.copy()
         wrong[label] = 0
-        taken_for = f"{wrong.argmax()} ({wrong.max()} times)" if wrong.any() else "-"
+        taken_for = f"{names[wrong.argmax()]} ({wrong.max()} times)" if wrong.any() else "-"
         share = metrics.metric("accuracy").show(row[label] / max(row.sum(), 1))
-        rows.append((label, f"{row.sum():,}", share, taken_for))
+        rows.append((names[label], f"{row.sum():,}", share, taken_for))
     return rows
 
 

@@ -20,6 +20,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.datasets import classes
 from mmids_cnn.deploy import pictures
 from mmids_cnn.errors import ConfigError, DataError
 from mmids_cnn.runs import folder as run_folder
@@ -55,7 +56,7 @@ def main() -> int:
     for index in flags.FLAGS.test_index:
         if not 0 <= index < len(test.labels):
             raise ConfigError(f"--test_index: expected 0 to {len(test.labels) - 1}, got {index}")
-        names.append(f"test image {index} (label {test.labels[index]})")
+        names.append(f"test image {index} (label {classes.title(dataset.class_names, test.labels[index])})")
         images.append(test.images[index])
     for path in paths:
         try:
@@ -86,8 +87,10 @@ def _classify(
     predict = jax.jit(model.predict_proba, static_argnums=0)
     probabilities = np.asarray(predict(found.network, found.variables, np.stack(images)))
     for name, row in zip(names, probabilities, strict=True):
-        terminal.say(f"{name}: class {row.argmax()}")
-        terminal.say("  " + "  ".join(f"{label}: {p:.4f}" for label, p in enumerate(row)))
+        terminal.say(f"{name}: class {classes.title(dataset.class_names, row.argmax())}")
+        terminal.say(
+            "  " + "  ".join(f"{label}: {p:.4f}" for label, p in zip(dataset.class_names, row, strict=True))
+        )
     terminal.say(f"{found.what} after step {found.step:,} of {workdir}")
     terminal.require_written()
 

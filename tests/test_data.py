@@ -564,3 +564,10 @@ def test_set_prepared_in_another_format_is_left_where_it_is(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"own_digits.*array_record"):
         data.load(of_catalogue(tmp_path))
     assert sorted(folder.iterdir()) == before
+
+
+def test_names_of_a_catalogue_set_are_kept(tmp_path: Path) -> None:
+    names = ["zero", *"abcdefghi"]
+    prepared(tmp_path, *TENSOR, label=tfds.features.ClassLabel(names=names))
+    assert data.load(of_catalogue(tmp_path)).class_names == tuple(names)  # decoded
+    assert data.load(of_catalogue(tmp_path)).class_names == tuple(names)  # from the cache

@@ -26,7 +26,7 @@ Report = Callable[[str, int, int], None]
 """Called with what is being done, how many examples are done, and how many there are."""
 
 Manifest = dict[str, Any]
-"""`files`: SHA-256 by file name; `num_classes`: how many labels there are."""
+"""`files`: SHA-256 by file name; `num_classes`: how many labels there are; perhaps `class_names`."""
 
 _MANIFEST = "manifest.json"
 _CHUNK = 1000  # examples decoded at a time
@@ -100,9 +100,9 @@ def _fill(
     partial.chmod(0o755)  # mkdtemp's 0700 would hide the cache from the data folder's other users
     try:
         _quiet_tfds()
-        num_classes = _prepare_and_decode(make_builder, partial, report, where, disposable)
+        facts = _prepare_and_decode(make_builder, partial, report, where, disposable)
         checksums = {path.name: _sync_and_hash(path) for path in sorted(partial.glob("*.npy"))}
-        manifest = {"files": checksums, "num_classes": num_classes}
+        manifest = {"files": checksums, **facts}
         files.write_json(partial / _MANIFEST, manifest | {"seal": files.digest_of_json(manifest)})
         if folder.exists():
             shutil.rmtree(folder)
@@ -113,7 +113,7 @@ def _fill(
 
 def _prepare_and_decode(
     make_builder: Callable[[], Any], folder: Path, report: Report, where: Path, disposable: bool
-) -> int:
+) -> Manifest:
     try:
         return _decode(_prepare(make_builder), folder, report)
     except DataError:
@@ -150,8 +150,8 @@ def _quiet_tfds() -> None:
     logging.set_verbosity(logging.ERROR)
 
 
-def _decode(builder: Any, folder: Path, report: Report) -> int:
-    """Writes `<split>_images.npy` and `<split>_labels.npy`; returns the number of classes."""
+def _decode(builder: Any, folder: Path, report: Report) -> Manifest:
+    """Writes `<split>_images.npy` and `<split>_labels.npy`; returns what the manifest says of the classes."""
     keys = builder.info.supervised_keys
     if not keys or len(keys) != 2 or any(split not in builder.info.splits for split in idx.SPLITS):
         raise DataError(
@@ -168,9 +168,11 @@ def _decode(builder: Any, folder: Path, report: Report) -> int:
             if not np.array_equal(np.load(folder / f"{split}_{kind}.npy", mmap_mode="r"), array):
                 raise ValueError(f"other {split} {kind} than the archives hold")
     label = builder.info.features[keys[1]]
-    if getattr(label, "num_classes", None):
-        return int(label.num_classes)
-    return int(np.load(folder / "train_labels.npy").max()) + 1
+    if not getattr(label, "num_classes", None):
+        return {"num_classes": int(np.load(folder / "train_labels.npy").max()) + 1}
+    count, names = int(label.num_classes), list(label.names)
+    named = names != [str(number) for number in range(count)]
+    return {"num_classes": count} | ({"class_names": names} if named else {})
 
 
 def _decode_split(source: Any, keys: tuple[str, str], prefix: str, report: Report) -> None:

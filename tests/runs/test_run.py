@@ -23,6 +23,7 @@ from PIL import Image
 from experiments import base
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, model
+from mmids_cnn.datasets import classes
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
@@ -31,6 +32,7 @@ from tests.support import forking, idx_files, processes
 
 ROOT = Path(__file__).parents[2]
 DIGITS = idx_files.digits(300, 100)
+CLASSES = list(classes.KNOWN["fashion_mnist"])  # as the set calls itself here
 DEVICES = int(os.environ["JAX_NUM_CPU_DEVICES"])
 ARGUMENTS = [
     f"--config={ROOT}/experiments/base.py",
@@ -439,9 +441,10 @@ def test_evaluate(runs: Runs, arguments: list[str], split: str, row: int | None)
         "validation": DIGITS["train", "labels"][240:],
         "test": DIGITS["test", "labels"],
     }[split]
-    classes = re.findall(r"^│ (\d) +│ +(\d+) │ +([\d.]+) % │", done.stdout, re.M)
-    assert [(int(label), int(count)) for label, count, _ in classes] == [*enumerate(np.bincount(labels))]
-    hits = sum(round(int(count) * float(share) / 100) for _, count, share in classes)
+    shown = re.findall(r"^│ (\d, \S[^│]*?) +│ +(\d+) │ +([\d.]+) % │", done.stdout, re.M)
+    counts_by_class = [(f"{label}, {CLASSES[label]}", str(n)) for label, n in enumerate(np.bincount(labels))]
+    assert [(name, count) for name, count, _ in shown] == counts_by_class
+    hits = sum(round(int(count) * float(share) / 100) for _, count, share in shown)
     assert f"{100 * hits / counts[split]:.2f}" == found["accuracy"]
 
 
@@ -505,14 +508,16 @@ def test_predict(runs: Runs, tmp_path: Path) -> None:
     *lines, last = done.stdout.splitlines()
     assert last == "parameters after step 10 of first"
     label = DIGITS["test", "labels"]
-    expected = [f"test image 3 (label {label[3]})", f"test image 99 (label {label[99]})", *paths]
+    named = [f"{label[i]}, {CLASSES[label[i]]}" for i in (3, 99)]
+    expected = [f"test image 3 (label {named[0]})", f"test image 99 (label {named[1]})", *paths]
     assert [line.rpartition(": class ")[0] for line in lines[::2]] == expected
     for answer, probabilities in zip(lines[::2], lines[1::2], strict=True):
-        pairs = re.findall(r"(\d): ([\d.]+)", probabilities)
+        pairs = re.findall(r"  ([^:]+): ([\d.]+)", probabilities)
         values = [float(value) for _, value in pairs]
-        assert [int(name) for name, _ in pairs] == list(range(10))
+        assert [name for name, _ in pairs] == CLASSES
         assert sum(values) == pytest.approx(1, abs=1e-3)
-        assert values[int(answer[-1])] == max(values)
+        said, name = re.findall(r": class (\d), (.*)$", answer)[0]
+        assert values[int(said)] == max(values) and name == CLASSES[int(said)]
     assert lines[1] == lines[5] == lines[7]  # the same image, however it comes
 
 

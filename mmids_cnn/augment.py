@@ -29,10 +29,7 @@ Images = UInt8[Array, "n height width channels"]
 
 
 def affine(keys: PRNGKeyArray, images: Images, h: Any) -> Images:
-    """Images sheared, scaled, rotated about their centre and shifted.
-
-    A pixel of the result is the bilinear mean of the four around the place it comes from, rounded; outside
-    the image all is 0.
+    """Images sheared, scaled, rotated about their centre and shifted, each by what it draws; see `moved`.
 
     Args:
       keys: one for each image.
@@ -40,7 +37,21 @@ def affine(keys: PRNGKeyArray, images: Images, h: Any) -> Images:
       h: `shift` in pixels, `rotation` in degrees, `scale` and `shear` as fractions: each number is drawn
         evenly between minus that and that.
     """
-    return _bilinear(images, *_source(_uniform(keys, 5), h, (images.shape[1], images.shape[2])))
+    return moved(images, _uniform(keys, 5), h)
+
+
+def moved(images: Images, u: Float[Array, "n 5"], h: Any) -> Images:
+    """Images sheared, scaled, rotated about their centre and shifted, by given shares of the strengths.
+
+    A pixel of the result is the bilinear mean of the four around the place it comes from, rounded; outside
+    the image all is 0.
+
+    Args:
+      images: of one size, at most 4,096 pixels a side.
+      u: for each image the shares for shift down, shift to the right, rotation, scale and shear, -1 to 1.
+      h: the strengths, as for `affine`.
+    """
+    return _bilinear(images, *_source(u, h, (images.shape[1], images.shape[2])))
 
 
 def cutout(keys: PRNGKeyArray, images: Images, h: Any) -> Images:

@@ -1,11 +1,12 @@
 """Scores a trained run, or several as one.
 
-    python -m mmids_cnn.evaluate --workdir=DIR [--split=test] [--views=5]
+    python -m mmids_cnn.evaluate --workdir=DIR [--split=test] [--views=5] [--shifts] [--json]
     python -m mmids_cnn.evaluate --workdir=DIR --workdir=DIR2 ...
+    python -m mmids_cnn.evaluate --workdir=DIR --name=kmnist --archives=FOLDER
 
 Prints loss and accuracy over every example of the split, and how each class fared. Several runs are scored as
 an ensemble, by the mean of their probabilities, with each network's own score beside it; so is a sweep, whose
-networks are those of its confirmation.
+networks are those of its confirmation. `--name` and `--archives` name other data of the same shape.
 """
 
 if __name__ == "__main__":  # before the imports below take their time
@@ -13,10 +14,11 @@ if __name__ == "__main__":  # before the imports below take their time
 
     signals.watch()
 
+import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
@@ -25,10 +27,14 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data, metrics
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.datasets import classes
-from mmids_cnn.errors import ConfigError, RunError
+from mmids_cnn.datasets import cache, classes
+from mmids_cnn.errors import ConfigError
 from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
+
+if TYPE_CHECKING:
+    from mmids_cnn.sweeps.members import Member
 
 
 def define_flags() -> None:
@@ -37,104 +43,157 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "test", "Split to score: train, validation or test.")
     flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
     flags.DEFINE_enum("views", "1", ["1", "5", "9"], "Views of each image, moved by a pixel, to be averaged.")
+    flags.DEFINE_string("name", None, "Name of other data to score on; default: the run's own.")
+    flags.DEFINE_string("archives", None, "Folder of the IDX archives of other data.")
+    flags.DEFINE_boolean("shifts", False, "Score images that are shifted, turned, blurred and so on, too.")
+    flags.DEFINE_string("shifts_picture", None, "PNG file to write, of one image so changed.")
+    flags.DEFINE_boolean("json", False, "Print an object a line instead of tables.")
 
 
 def main() -> None:
     """Restores the parameters and scores the split."""
-    workdirs, name = [Path(workdir) for workdir in flags.FLAGS.workdir], flags.FLAGS.split
-    experiments = [_experiment(workdir, flags.FLAGS.checkpoint) for workdir in workdirs]
+    workdirs = [Path(workdir) for workdir in flags.FLAGS.workdir]
+    experiments = [sweep_folder.experiment(workdir, flags.FLAGS.checkpoint) for workdir in workdirs]
     for workdir in workdirs:
         experiment_file.add_roots(run_folder.source_roots(workdir))
-    terminal = Terminal()
-    datasets = [data.load(experiment.dataset, terminal.report) for experiment in experiments]
+    terminal = Terminal("none" if flags.FLAGS.json else "auto")
+    report = command.report if flags.FLAGS.json else terminal.report
+    trained_on = [data.load(experiment.dataset, report) for experiment in experiments]
+    split = _scored(experiments[0], trained_on, workdirs, report)
     terminal.close()
-    for workdir, dataset in zip(workdirs, datasets, strict=True):
-        if name not in dataset.splits:
-            raise ConfigError(
-                f"--split: expected one of {', '.join(dataset.splits)}, got {name!r}; a validation split is "
-                "there if the run had dataset.validation_examples > 0"
-            )
-        if len(dataset.splits[name].labels) != len(datasets[0].splits[name].labels):
-            raise ConfigError(f"--split: expected the same images for all runs, {workdir} has others")
 
     # JAX is imported once the input is known to be right.
     from mmids_cnn.runs import ensemble
+    from mmids_cnn.sweeps import members
 
     started, views = time.perf_counter(), int(flags.FLAGS.views)
-    members = [
-        (title, ensemble.logits(network, dataset.splits[name].images, experiment.eval.batch_size, views))
-        for workdir, experiment, dataset in zip(workdirs, experiments, datasets, strict=True)
-        for title, network in _networks(workdir, experiment, dataset)
+    found = [
+        member
+        for workdir, own in zip(workdirs, trained_on, strict=True)
+        for member in members.load(workdir, own, flags.FLAGS.checkpoint, command.warn)
     ]
-    labels = np.asarray(datasets[0].splits[name].labels)
-    together = ensemble.mean([logits for _, logits in members])
+
+    def answer(images: np.ndarray) -> list[np.ndarray]:
+        return [ensemble.logits(m.trained, images, m.experiment.eval.batch_size, views) for m in found]
+
+    logits, labels, shown = answer(split.images), np.asarray(split.labels), experiments[0].eval.metrics
+    together = ensemble.mean(logits)
     elapsed = time.perf_counter() - started
-    counts = metrics.confusion(labels, together.argmax(-1), datasets[0].num_classes)
-    terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts, datasets[0]))
+    names = trained_on[0].class_names
+    counts = metrics.confusion(labels, together.argmax(-1), len(names))
+    terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts, names))
+    if len(found) > 1:
+        for member, own_logits in zip(found, logits, strict=True):
+            _say(terminal, ensemble.scores(shown, own_logits, labels), [member], member.title)
+    whose = found[0].title
+    if len(found) > 1:
+        whose = f"the mean of the probabilities of {len(found)} networks"
     how = f", each the mean of {views} views moved by at most a pixel" if views > 1 else ""
-    shown, whose = experiments[0].eval.metrics, members[0][0]
-    if len(members) > 1:
-        for title, logits in members:
-            terminal.say(f"{_scores(shown, name, logits, labels)}; {title}")
-        whose = f"the mean of the probabilities of {len(members)} networks"
-    terminal.say(f"{_scores(shown, name, together, labels)}{how}, in {elapsed:.2f} s; {whose}")
+    scores = ensemble.scores(shown, together, labels)
+    table = {"classes": names, "confusion": counts.tolist()}
+    _say(terminal, scores, found, whose, f"{how}, in {elapsed:.2f} s", **table)
+    if flags.FLAGS.shifts or flags.FLAGS.shifts_picture:
+        _shifts(terminal, split, lambda images: ensemble.mean(answer(images)), found)
     terminal.require_written()
 
 
-def _experiment(workdir: Path, checkpoint: str) -> config_lib.Experiment:
-    """The experiment of a run, or of a sweep's networks; raises `RunError` where it has none to score."""
-    if not sweep_folder.is_sweep(workdir):
-        found = run_folder.experiment(workdir)
-        run_folder.require_checkpoint(workdir, checkpoint)
-        return found
-    if checkpoint != "newest":
-        raise RunError(f"--checkpoint: expected newest for a sweep, which keeps no other, got {checkpoint!r}")
-    return sweep_folder.confirmed(workdir)[0]
+def _scored(
+    experiment: config_lib.Experiment,
+    trained_on: Sequence[data.Dataset],
+    workdirs: Sequence[Path],
+    report: cache.Report,
+) -> data.Split:
+    """The images that are scored; raises `ConfigError` where they do not fit the runs."""
+    name, dataset = flags.FLAGS.split, trained_on[0]
+    if flags.FLAGS.name is not None or flags.FLAGS.archives is not None:
+        settings = dataclasses.replace(
+            experiment.dataset,
+            name=flags.FLAGS.name or experiment.dataset.name,
+            archives=flags.FLAGS.archives or "",
+            validation_examples=0,
+        )
+        dataset = data.load(settings, report)
+    for workdir, own in zip(workdirs, trained_on, strict=True):
+        fits = dataset.image_shape == own.image_shape and dataset.num_classes <= own.num_classes
+        if not fits or own.num_classes != trained_on[0].num_classes:
+            shapes = ("x".join(map(str, one.image_shape)) for one in (own, dataset))
+            raise ConfigError(
+                f"--workdir: expected data as {workdir} was trained on, {next(shapes)} and "
+                f"{own.num_classes} classes, found {next(shapes)} and {dataset.num_classes}; name others"
+            )
+        if name in own.splits and name not in dataset.splits:
+            raise ConfigError(f"--split: expected train or test of other data, got {name!r}")
+    if name not in dataset.splits:
+        raise ConfigError(
+            f"--split: expected one of {', '.join(dataset.splits)}, got {name!r}; a validation split is "
+            "there if the run had dataset.validation_examples > 0"
+        )
+    split = dataset.splits[name]
+    for workdir, own in zip(workdirs, trained_on, strict=True):
+        if dataset is trained_on[0] and len(own.splits.get(name, split).labels) != len(split.labels):
+            raise ConfigError(f"--split: expected the same images for all runs, {workdir} has others")
+    return split
 
 
-def _networks(
-    workdir: Path, experiment: config_lib.Experiment, dataset: data.Dataset
-) -> Iterator[tuple[str, Any]]:
-    """The network of a run, or those of a sweep, each with words that say which it is."""
-    from mmids_cnn.runs import trained
-    from mmids_cnn.sweeps import members
-
-    if sweep_folder.is_sweep(workdir):
-        each = sweep_folder.confirmed(workdir), members.load(workdir, dataset, command.warn)
-        for one, network in zip(*each, strict=True):
-            yield f"{network.what} after step {network.step:,} of {workdir}, seed {one.seed}", network
-    else:
-        network = trained.load(workdir, experiment, dataset, flags.FLAGS.checkpoint, command.warn)
-        yield f"{network.what} after step {network.step:,} of {workdir}", network
-
-
-def _scores(names: tuple[str, ...], split: str, logits: np.ndarray, labels: np.ndarray) -> str:
-    """Accuracy and the other metrics of some logits, as people read them."""
-    import jax.numpy as jnp
-
-    from mmids_cnn import sums
-
-    arrays: Any = [jnp.asarray(array) for array in (logits, labels, np.ones(len(labels), bool))]
-    means = sums.add_up(names, *arrays).means(split)
-    others = "".join(
-        f", {label} {one.show(means[f'{split}/{label}'])}"
-        for label, one in metrics.by_label(names).items()
-        if label != "accuracy"
-    )
-    accuracy = metrics.metric("accuracy").show(means[f"{split}/accuracy"])
-    return f"{split} accuracy {accuracy} of {means[f'{split}/count']:,} images{others}"
+def _say(
+    terminal: Terminal,
+    scores: Mapping[str, float | int],
+    members: Sequence["Member"],
+    whose: str,
+    how: str = "",
+    **more: Any,
+) -> None:
+    """Scores of some networks together, in words or as an object."""
+    if flags.FLAGS.json:
+        whom = {
+            "workdirs": [str(member.workdir) for member in members],
+            "seeds": [member.experiment.seed for member in members],
+            "steps": [member.trained.step for member in members],
+        }
+        asked = {"split": flags.FLAGS.split, "views": int(flags.FLAGS.views)}
+        terminal.say(files.to_json({**whom, **asked, **scores, **more}))
+        return
+    by_label = metrics.by_label(members[0].experiment.eval.metrics)
+    others = "".join(f", {x} {one.show(scores[x])}" for x, one in by_label.items() if x != "accuracy")
+    accuracy = metrics.metric("accuracy").show(scores["accuracy"])
+    count = f"{flags.FLAGS.split} accuracy {accuracy} of {scores['count']:,} images"
+    terminal.say(f"{count}{others}{how}; {whose}")
 
 
-def _rows(counts: np.ndarray, dataset: data.Dataset) -> Sequence[tuple[object, ...]]:
+def _shifts(terminal: Terminal, split: data.Split, answer: Any, members: Sequence["Member"]) -> None:
+    """Accuracy on images that are changed in several ways, a row a way."""
+    from mmids_cnn.deploy import shifts
+
+    labels = np.asarray(split.labels)
+    found: dict[str, list[float]] = {name: [] for name in shifts.SHIFTS}
+    total = len(shifts.SHIFTS) * len(shifts.SEVERITIES)
+    for index, (name, _, images) in enumerate(shifts.changed(np.asarray(split.images))):
+        found[name].append(float((answer(images).argmax(-1) == labels).mean()))
+        terminal.progress("changing and scoring images", index + 1, total, 0, "sets")
+    terminal.close()
+    if flags.FLAGS.shifts_picture:
+        path = Path(flags.FLAGS.shifts_picture)
+        with files.faults(f"writing {path}"):
+            files.write_bytes(path, shifts.picture(np.asarray(split.images[0])))
+    if flags.FLAGS.json:
+        for name, each in found.items():
+            _say(terminal, {"count": len(labels)}, members, "", shift=name, accuracies=each)
+        return
+    show = metrics.metric("accuracy").show
+    rows = [(name, *map(show, each), show(sum(each) / len(each))) for name, each in found.items()]
+    terminal.table("", ("changed", *(f"severity {n}" for n in shifts.SEVERITIES), "mean"), rows)
+
+
+def _rows(counts: np.ndarray, names: Sequence[str]) -> Sequence[tuple[object, ...]]:
     """How each class fared, from the confusion counts."""
     rows: list[tuple[object, ...]] = []
-    names = [classes.title(dataset.class_names, label) for label in range(len(counts))]
+    titles = [classes.title(names, label) for label in range(len(counts))]
     for label, row in enumerate(counts):
         wrong = row.copy()
         wrong[label] = 0
-        taken_for = f"{names[wrong.argmax()]} ({wrong.max()} times)" if wrong.any() else "-"
+        taken_for = f"{titles[wrong.argmax()]} ({wrong.max()} times)" if wrong.any() else "-"
         share = metrics.metric("accuracy").show(row[label] / max(row.sum(), 1))
-        rows.append((names[label], f"{row.sum():,}", share, taken_for))
+        rows.append((titles[label], f"{row.sum():,}", share, taken_for))
     return rows
 
 

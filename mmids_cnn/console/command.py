@@ -103,6 +103,12 @@ def warn(message: str) -> None:
     _tell(f"note: {' '.join(message.split())}")
 
 
+def report(what: str, done: int, total: int) -> None:
+    """Progress of preparing data, for commands whose output programs read: messages alone, by `warn`."""
+    if not total:
+        warn(what)
+
+
 def complain(message: str, status: int) -> int:
     """Says on standard error what is wrong, in one line; returns the exit status."""
     _tell(f"error: {' '.join(message.split())}")

@@ -42,7 +42,7 @@ class Terminal:
     """Shows progress, tables and results on standard output; mode 'none' leaves only results."""
 
     def __init__(self, mode: str = "auto") -> None:
-        self.console = _Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.console = _Console(file=sys.stdout, highlight=False, emoji=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = 200  # a file or a pipe has no width to keep to
         if mode in ("auto", "bar"):  # a bar needs a terminal that can take it away

@@ -1,12 +1,14 @@
 """Several networks, or several views of an image, as one classifier: by the mean of their probabilities."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from jaxtyping import Float, UInt8
 
-from mmids_cnn import score
+from mmids_cnn import score, sums
 from mmids_cnn.runs.trained import Trained
 
 VIEWS = {
@@ -42,6 +44,19 @@ def mean(logits: Sequence[Float[np.ndarray, "n classes"]]) -> Float[np.ndarray, 
         return logits[0]
     each = scipy.special.log_softmax(np.stack(logits).astype(np.float64), axis=-1)
     return (scipy.special.logsumexp(each, axis=0) - np.log(len(logits))).astype(np.float32)
+
+
+def scores(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float | int]:
+    """How good logits are: `count`, and each metric by its label, the means over all examples.
+
+    Args:
+      names: as in `config.eval.metrics`.
+      logits: `[n, classes]`.
+      labels: `[n]`.
+    """
+    arrays: Any = [jnp.asarray(array) for array in (logits, labels, np.ones(len(labels), bool))]
+    means = sums.add_up(tuple(names), *arrays).means("")
+    return {name.removeprefix("/"): value for name, value in means.items()}
 
 
 def _moved(images: np.ndarray, down: int, right: int) -> np.ndarray:

@@ -163,6 +163,25 @@ def confirmed(workdir: Path) -> list[Experiment]:
     return [plan.confirmed(found["settings"], seed) for seed in seeds]
 
 
+def experiment(workdir: Path, which: str = "newest") -> Experiment:
+    """The experiment of the networks in the folder of a run or sweep; of a sweep's, that of the first.
+
+    Args:
+      workdir: the folder.
+      which: of a run's checkpoints, 'newest', 'best' or a step.
+
+    Raises:
+      RunError: there is none.
+    """
+    if not is_sweep(workdir):
+        found = run_folder.experiment(workdir)
+        run_folder.require_checkpoint(workdir, which)
+        return found
+    if which != "newest":
+        raise RunError(f"--checkpoint: expected newest for a sweep, which keeps no other, got {which!r}")
+    return confirmed(workdir)[0]
+
+
 def study_name(plan: Plan, workdir: Path) -> str:
     """What the sweep is called: a digest of its plan, in a storage that many share also its folder's name."""
     digest = files.digest_of_json(plan_lib.identity(plan))

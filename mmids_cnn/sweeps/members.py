@@ -1,45 +1,68 @@
-"""The networks that a sweep ends with: those of its confirmation, as they were trained."""
+"""The networks in a folder: that of a run, or those of a sweep's confirmation, as they were trained."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from flax import traverse_util
 
 from mmids_cnn import data, dotted, model
+from mmids_cnn.config import Experiment
 from mmids_cnn.errors import RunError
-from mmids_cnn.populations.ledger import Ledger, Member
+from mmids_cnn.populations import ledger
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
 from mmids_cnn.runs.trained import Trained
 from mmids_cnn.sweeps import folder as sweep_folder
 
 
-def load(workdir: Path, dataset: data.Dataset, warn: Callable[[str], None]) -> list[Trained]:
-    """The networks of a sweep's confirmation, in the order of `folder.confirmed`.
+class Member(NamedTuple):
+    """A network with where it comes from."""
+
+    workdir: Path
+    experiment: Experiment
+    trained: Trained
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        seed = f", seed {self.experiment.seed}" if sweep_folder.is_sweep(self.workdir) else ""
+        return f"{self.trained.what} after step {self.trained.step:,} of {self.workdir}{seed}"
+
+
+def load(workdir: Path, dataset: data.Dataset, which: str, warn: Callable[[str], None]) -> list[Member]:
+    """The networks in the folder of a run or sweep.
 
     Args:
-      workdir: the sweep's folder.
-      dataset: the data that are at hand.
-      warn: told of a source that changed since.
+      workdir: the folder, of which `sweeps.folder.experiment` has been asked.
+      dataset: the data that they were trained on.
+      which: 'newest', 'best' or a step, for a run.
+      warn: told of a source that changed since, and of checkpoints that are damaged.
 
     Raises:
       RunError: they were not kept, are damaged, or were trained on other data or as another network.
       ConfigError: the network is one of your own that cannot be imported any more.
     """
-    own, best = sweep_folder.confirmed(workdir), sweep_folder.best(workdir) or {}
+    if sweep_folder.is_sweep(workdir):
+        return _of_sweep(workdir, dataset, warn)
+    experiment = run_folder.experiment(workdir)
+    return [Member(workdir, experiment, trained.load(workdir, experiment, dataset, which, warn))]
+
+
+def _of_sweep(workdir: Path, dataset: data.Dataset, warn: Callable[[str], None]) -> list[Member]:
+    experiments, best = sweep_folder.confirmed(workdir), sweep_folder.best(workdir) or {}
     for name, source in run_folder.sources(workdir).items():
         if dotted.digest(name) != source["sha256"]:
             warn(f"the source of {name} was changed since {workdir} was trained")
-    ledger = Ledger(workdir / sweep_folder.CONFIRM, dataset.fingerprint, warn)
-    members = [Member(best["trial"], one.seed) for one in own]
+    kept = ledger.Ledger(workdir / sweep_folder.CONFIRM, dataset.fingerprint, warn)
     try:
-        states = ledger.states(members)
+        states = kept.states([ledger.Member(best["trial"], one.seed) for one in experiments])
     except RunError as error:
         raise RunError(f"{error}; the sweep's command trains its confirmation again") from error
-    network = model.make(own[0], dataset.image_shape, dataset.num_classes)
-    return [
-        trained.from_tree(
-            workdir, network, dataset, traverse_util.unflatten_dict(state, sep="/"), int(state["step"])
-        )
-        for state in states
-    ]
+    network = model.make(experiments[0], dataset.image_shape, dataset.num_classes)
+    found = []
+    for experiment, state in zip(experiments, states, strict=True):
+        tree = traverse_util.unflatten_dict(state, sep="/")
+        one = trained.from_tree(workdir, network, dataset, tree, int(state["step"]))
+        found.append(Member(workdir, experiment, one))
+    return found

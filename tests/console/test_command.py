@@ -217,7 +217,10 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
     assert (done.returncode, done.stderr) == (0, "")
     own = {
         "main": {"config", "workdir", "progress"},
-        "evaluate": {"workdir", "split", "checkpoint", "views"},
+        "evaluate": {
+            *("workdir", "split", "checkpoint", "views"),
+            *("name", "archives", "shifts", "shifts_picture", "json"),
+        },
         "predict": {"workdir", "test_index", "checkpoint"},
         "reproduce": {"workdir", "into", "progress"},
         "compare": {"sort", "csv"},

@@ -24,6 +24,7 @@ from experiments import base
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, model
 from mmids_cnn.datasets import classes
+from mmids_cnn.deploy import shifts
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
@@ -469,6 +470,48 @@ def test_evaluate_several_runs_as_one(runs: Runs) -> None:
         assert float(loss) == pytest.approx(-np.log(probabilities[np.arange(100), labels]).mean(), rel=1e-3)
     assert "each the mean of 5 views moved by at most a pixel" in lines[-1]
     assert lines[-1].endswith("the mean of the probabilities of 2 networks")
+
+
+def test_evaluate_as_objects(runs: Runs) -> None:
+    words = runs.command("evaluate", "--workdir=first")
+    done = runs.command("evaluate", "--workdir=first", "--workdir=other", "--json", "--shifts")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, other, both, *shifted = map(json.loads, done.stdout.splitlines())
+    for one, workdirs in ((first, ["first"]), (other, ["other"]), (both, ["first", "other"])):
+        assert one["workdirs"] == workdirs and one["split"] == "test" and one["count"] == 100
+    assert (first["seeds"], other["seeds"], both["seeds"], both["steps"]) == ([0], [1], [0, 1], [10, 8])
+    found = evaluated(words.stdout)
+    assert f"{100 * first['accuracy']:.2f}" == found["accuracy"]
+    assert first["loss"] == pytest.approx(float(found["loss"]), abs=1e-3)
+    counts = np.array(both["confusion"])
+    assert both["classes"] == CLASSES and np.trace(counts) / counts.sum() == pytest.approx(both["accuracy"])
+    assert (counts.sum(1) == np.bincount(DIGITS["test", "labels"])).all()
+    assert [one["shift"] for one in shifted] == [*shifts.SHIFTS]
+    for one in shifted:
+        assert len(one["accuracies"]) == 5 and one["workdirs"] == ["first", "other"]
+    assert shifted[0]["accuracies"][0] > shifted[0]["accuracies"][4]  # one pixel and five
+
+
+def test_evaluate_on_other_data(runs: Runs, tmp_path: Path) -> None:
+    flipped = {key: 255 - array if key[1] == "images" else array for key, array in DIGITS.items()}
+    idx_files.write_set(tmp_path / "flipped", flipped)
+    arguments = ("--workdir=first", f"--archives={tmp_path}/flipped", "--name=negatives", "--json")
+    done = runs.command("evaluate", *arguments, f"--shifts_picture={tmp_path}/shifts.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    with Image.open(tmp_path / "shifts.png") as picture:
+        assert picture.size == (6 * 28 * 3, 8 * 28 * 3)
+    found = json.loads(done.stdout.splitlines()[0])
+    experiment = run_folder.experiment(runs.work / "first")
+    one = trained.load(runs.work / "first", experiment, data.load(experiment.dataset), "newest", pytest.fail)
+    images = jnp.asarray(flipped["test", "images"][..., None])
+    predicted = model.predict_proba(one.network, jax.tree.map(jnp.asarray, one.variables), images).argmax(1)
+    assert found["accuracy"] == pytest.approx(float((predicted == flipped["test", "labels"]).mean()))
+    assert found["count"] == 100 and found["classes"] == CLASSES
+    small = {key: array[:, :20, :24] if key[1] == "images" else array for key, array in DIGITS.items()}
+    idx_files.write_set(tmp_path / "small", small)
+    done = runs.command("evaluate", "--workdir=first", f"--archives={tmp_path}/small")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "expected data as first was trained on, 28x28x1 and 10 classes, found 20x24x1" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,10 @@ def test_sweep_is_scored_as_an_ensemble(swept: tuple[plan.Plan, Path], command_l
     ]
     dataset = data.load(sweep_folder.confirmed(workdir)[0].dataset)
     split = dataset.splits["test"]
+    images = jnp.asarray(split.images)
     predicted: list[Any] = [
-        model.predict_proba(one.network, jax.tree.map(jnp.asarray, one.variables), jnp.asarray(split.images))
-        for one in members.load(workdir, dataset, pytest.fail)
+        model.predict_proba(one.network, jax.tree.map(jnp.asarray, one.variables), images)
+        for one in (member.trained for member in members.load(workdir, dataset, "newest", pytest.fail))
     ]
     mean = np.mean(predicted, 0, np.float64)
     assert float(together[0]) == pytest.approx(100 * np.mean(mean.argmax(1) == split.labels))
@@ -76,7 +77,7 @@ def test_damaged_networks_are_refused_and_trained_again(
     torn.write_bytes(torn.read_bytes()[:-1])
     lost.unlink()
     with pytest.raises(RunError, match=r"the sweep's command trains its confirmation again$"):
-        members.load(workdir, dataset, pytest.fail)
+        members.load(workdir, dataset, "newest", pytest.fail)
     sweeping.run(a_plan, workdir)
     assert {path.name: path.read_bytes() for path in (workdir / "confirm").glob("*.npz")} == kept
     assert sweeping.outcome(a_plan, workdir) == sweeping.outcome(a_plan, whole)
@@ -91,7 +92,7 @@ def test_networks_that_were_not_kept(swept: tuple[plan.Plan, Path], tmp_path: Pa
     for path in (workdir / "confirm").glob("*.npz"):
         path.unlink()
     with pytest.raises(RunError, match="expected the parameters of trial0-seed0, found none; "):
-        members.load(workdir, data.load(a_plan.experiment.dataset), pytest.fail)
+        members.load(workdir, data.load(a_plan.experiment.dataset), "newest", pytest.fail)
 
 
 @pytest.mark.parametrize(

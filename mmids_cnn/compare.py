@@ -1,7 +1,7 @@
 """Sets runs side by side, or lists those in a folder.
 
-    python -m mmids_cnn.compare [FOLDER] [--sort=accuracy|path|date] [--csv]
-    python -m mmids_cnn.compare RUN RUN... (or folders of runs)
+    python -m mmids_cnn.compare [FOLDER] [--sort=accuracy|path|date] [--csv] [--json]
+    python -m mmids_cnn.compare RUN RUN... [--json] (or folders of runs)
 
 Runs that differ in the seed alone make a group. Two groups are compared by their test accuracies, two single
 runs by the images that one of them gets right.
@@ -30,6 +30,7 @@ from mmids_cnn.errors import RunError
 from mmids_cnn.pages import statistics
 from mmids_cnn.runs import compare
 from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.storage import files
 
 _SHOW = metrics.metric("accuracy")
 _SORTS: dict[str, Callable[[compare.Run], Any]] = {
@@ -43,6 +44,7 @@ def define_flags() -> None:
     """Defines the flags of this command."""
     flags.DEFINE_enum("sort", "path", list(_SORTS), "How the runs of a folder are listed.")
     flags.DEFINE_boolean("csv", False, "List as comma-separated values.")
+    flags.DEFINE_boolean("json", False, "Print an object a line instead of tables.")
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
     runs, unreadable = compare.find(paths)
     for sentence in unreadable:
         command.warn(sentence)
-    terminal = Terminal()
+    terminal = Terminal("none" if flags.FLAGS.json else "auto")
     if len(paths) == 1:
         _list(sorted(runs, key=_SORTS[flags.FLAGS.sort]), terminal)
     else:
@@ -68,6 +70,11 @@ def _list(runs: Sequence[compare.Run], terminal: Terminal) -> None:
         leaves = {name: new for name, (_, new) in pairs if new is not None}  # another network has others
         state = "finished" if run.result else "unfinished"
         count = run.result["test/count"] if run.result else None
+        if flags.FLAGS.json:
+            one = {"run": str(run.path), "state": state, "seed": run.experiment.seed, "differs": leaves}
+            scores = {"accuracy": run.accuracy, "count": count}
+            terminal.say(files.to_json({**one, **scores, "date": run.date.isoformat()}))
+            continue
         accuracy = run.accuracy if flags.FLAGS.csv or run.accuracy is None else _SHOW.show(run.accuracy)
         changed = ", ".join(f"{name}={value}" for name, value in leaves.items())
         date = run.date.isoformat(" ", "minutes")
@@ -76,6 +83,8 @@ def _list(runs: Sequence[compare.Run], terminal: Terminal) -> None:
     if flags.FLAGS.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerows([names, *rows])
+        return
+    if flags.FLAGS.json:
         return
     cells = [tuple("" if cell is None else cell for cell in row) for row in rows]
     terminal.table("", names, cells, texts=4)
@@ -95,17 +104,27 @@ def _compare(runs: Sequence[compare.Run], terminal: Terminal) -> None:
     for number, group in enumerate(found, 1):
         spread = statistics.spread(group.values)
         mean = _SHOW.show_mean(spread["mean"], spread["sd"], spread["n"], spread["interval"])
+        if flags.FLAGS.json:
+            whose = {
+                "seeds": [run.experiment.seed for run in group.runs],
+                "runs": [str(run.path) for run in group.runs],
+            }
+            terminal.say(files.to_json({"group": number, **spread, **whose}))
         seeds = ", ".join(str(run.experiment.seed) for run in group.runs)
         rows.append((str(number), mean, seeds, _folders(group)))
     terminal.table("", ("group", "test accuracy", "seeds", "runs"), rows, texts=4)
     for (one, first), (other, second) in itertools.combinations(enumerate(found, 1), 2):
         fields = compare.different(first.runs[0].experiment, second.runs[0].experiment)
         changed = "; ".join(f"{name}: {_leaf(old)}, {_leaf(new)}" for name, (old, new) in fields.items())
-        terminal.say(f"groups {one} and {other} differ in {changed}")
         if len(first.runs) == len(second.runs) == 1:
-            terminal.say(_two_runs(first.runs[0], second.runs[0], terminal))
+            values, text = _two_runs(first.runs[0], second.runs[0], terminal)
         else:
-            terminal.say(_two_groups(first.values, second.values))
+            values, text = _two_groups(first.values, second.values)
+        if flags.FLAGS.json:
+            differs = {name: list(pair) for name, pair in fields.items()}
+            terminal.say(files.to_json({"groups": [one, other], "differs": differs, **values}))
+        else:
+            terminal.say(f"groups {one} and {other} differ in {changed}\n{text}")
 
 
 def _leaf(value: Any) -> str:
@@ -117,8 +136,8 @@ def _folders(group: compare.Group) -> str:
     return f"{first} and {len(others)} more" if others else first
 
 
-def _two_groups(first: Sequence[float], second: Sequence[float]) -> str:
-    """What is to be said of two groups, one of which has several runs."""
+def _two_groups(first: Sequence[float], second: Sequence[float]) -> tuple[dict[str, Any], str]:
+    """What is found of two groups, one of which has several runs, and how it is said."""
     found = compare.verdict(first, second)
     lines = [f"  {found['text']}"]
     tests = [f"Welch p = {found['welch']:.3g}"] if found["welch"] is not None else []
@@ -128,15 +147,16 @@ def _two_groups(first: Sequence[float], second: Sequence[float]) -> str:
     else:
         tests.append("one of them is a single run, set beside the spread of the other")
     tests.append(f"so many runs show a difference of {found['visible']:.3f} points in four of five cases")
-    return "\n".join([*lines, f"  {'; '.join(tests)}"])
+    return found, "\n".join([*lines, f"  {'; '.join(tests)}"])
 
 
-def _two_runs(first: compare.Run, second: compare.Run, terminal: Terminal) -> str:
-    """What is to be said of two single runs, from what each makes of the same test images."""
-    datasets = [data.load(run.experiment.dataset, terminal.report) for run in (first, second)]
+def _two_runs(first: compare.Run, second: compare.Run, terminal: Terminal) -> tuple[dict[str, Any], str]:
+    """What is found of two single runs, from what each makes of the same test images, and how it is said."""
+    report = command.report if flags.FLAGS.json else terminal.report
+    datasets = [data.load(run.experiment.dataset, report) for run in (first, second)]
     terminal.close()
     if datasets[0].fingerprint != datasets[1].fingerprint:
-        return "  single runs on different data cannot be compared image by image"
+        return {}, "  single runs on different data cannot be compared image by image"
 
     from mmids_cnn import score  # JAX, which takes a second
     from mmids_cnn.runs import trained
@@ -152,7 +172,7 @@ def _two_runs(first: compare.Run, second: compare.Run, terminal: Terminal) -> st
     which = "not distinguishable"
     if found["p"] < 0.05:
         which = f"the {'first' if found['first'] > found['second'] else 'second'} is better"
-    return (
+    return found | {"count": len(right[0])}, (
         f"  {which}: of {len(right[0]):,} test images {found['first']} are right in the first alone, "
         f"{found['second']} in the second alone (McNemar, exact, p = {found['p']:.3g}); two runs say nothing "
         "of other seeds"

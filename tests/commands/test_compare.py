@@ -76,6 +76,23 @@ def test_list(runs: Path, command_line: CommandLine) -> None:
     assert "99.00 %" in shown and shown.index("a0") < shown.index("deep/b1")
 
 
+def test_objects(runs: Path, command_line: CommandLine) -> None:
+    done = command_line("compare", str(runs), "--json", "--sort=accuracy")
+    listed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["accuracy"] for one in listed] == [0.99, 0.91, 0.90, 0.84, 0.82, 0.80, None]
+    assert listed[0]["differs"]["optimizer.learning_rate"] == 0.01 and listed[0]["count"] == 200
+    assert (listed[0]["run"], listed[-1]["state"]) == (f"{runs}/deep/b1-again", "unfinished")
+    done = command_line("compare", *(str(runs / name) for name in ("a0", "a1", "a2", "b0", "deep")), "--json")
+    first, second, pair = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first["seeds"], first["mean"], second["runs"][0]) == (
+        [0, 1, 2],
+        pytest.approx(0.82),
+        f"{runs}/b0",
+    )
+    assert pair["groups"] == [1, 2] and pair["differs"] == {"optimizer.learning_rate": [0.001, 0.01]}
+    assert pair["difference"] == pytest.approx(8.5) and pair["permutation"] == pytest.approx(0.2)
+
+
 def test_two_runs_by_their_images(place: Place, unbroken: Path) -> None:
     shutil.copytree(unbroken, place.work / "one")
     assert place.run("third", "--config.optimizer.learning_rate=0.003").returncode == 0
@@ -90,6 +107,9 @@ def test_two_runs_by_their_images(place: Place, unbroken: Path) -> None:
     right = [round(200 * result["test/accuracy"]) for result in results]
     assert int(found[2]) - int(found[1]) == right[1] - right[0]
     assert right[0] != right[1]
+    done = place.forking.run([*command, "--json"], place.work, place.environment())
+    pair = json.loads(done.stdout.splitlines()[-1])
+    assert (pair["first"], pair["second"], pair["count"]) == (int(found[1]), int(found[2]), 200)
 
 
 @pytest.mark.parametrize(

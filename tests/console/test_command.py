@@ -223,7 +223,7 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
         },
         "predict": {"workdir", "test_index", "checkpoint"},
         "reproduce": {"workdir", "into", "progress"},
-        "compare": {"sort", "csv"},
+        "compare": {"sort", "csv", "json"},
     }[command]
     assert set(re.findall(r"^  --(\w+): ", done.stdout, re.M)) == own | {"debug", "compilation_cache"}
     leaves = re.findall(r"^  --config\.([\w.]+)=", done.stdout, re.M)

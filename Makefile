@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps recipes torture clean
+.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps recipes notebook torture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -70,6 +70,11 @@ recipes: setup ## train the recipes over their seeds (FASHION: folder of Fashion
 	$(BIN)/python tests/benchmarks/networks.py
 	$(BIN)/python tests/benchmarks/augmentations.py
 	$(BIN)/python tests/benchmarks/table.py
+
+notebook: setup ## run experiments/walkthrough, the course notebook step by step, to .ipynb and HTML; 3 minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'
+	cd experiments/walkthrough && ../../$(BIN)/jupytext --to ipynb --execute walkthrough.py
+	cd experiments/walkthrough && ../../$(BIN)/jupyter-nbconvert --to html walkthrough.ipynb
 
 torture: setup ## break ROUNDS runs and sweeps (100), damage as many files, type 500 wrong lines; minutes
 	$(BIN)/python -m tests.support.lines --number 500

@@ -69,4 +69,8 @@ def get_config() -> ConfigDict:
     config.checkpoint.every_epochs = 1  # save after every N epochs; 0: only at the end
     config.checkpoint.every_seconds = 0.0  # and at most once in S seconds; 0: not by time
     config.checkpoint.keep = 3  # newest checkpoints kept, beside the best one; >= 1
+
+    config.tensorboard = (
+        False  # write RUN/tensorboard too (extra "tensorboard"); `metrics.jsonl` is the record
+    )
     return config

@@ -195,6 +195,7 @@ class Experiment:
     train: Train
     eval: Eval
     checkpoint: Checkpoint
+    tensorboard: bool = leaf("true or false", lambda value: True, changes_result=False, before=False)
 
 
 LEAVES = schema.leaves(Experiment)

@@ -80,6 +80,7 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "checkpoint.every_epochs": ([0, 5], [-1, 1.0, True, None]),
     "checkpoint.every_seconds": ([0.0, 30], [-1.0, NAN, INF, "30", None]),
     "checkpoint.keep": ([1, 100], [0, -1, 1.0, None]),
+    "tensorboard": ([True, False], [1, "yes", None]),
 }
 NEEDS: dict[str, dict[str, Any]] = {  # what has to be so that a leaf may be what it is not by default
     "optimizer.weight_decay": {"optimizer.name": "adamw"},

@@ -3,6 +3,7 @@
 Nothing here imports JAX until the input is known to be right.
 """
 
+import importlib.util
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.errors import ConfigError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
 
@@ -36,6 +38,11 @@ def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal
         terminal.say(run_folder.summary(finished, workdir))
         return finished
     config_lib.require_sources(config_lib.sources(experiment))
+    if experiment.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ConfigError(
+            "config.tensorboard: expected the package tensorboardX, found none; run `pip install "
+            "'mmids_cnn[tensorboard]'` or set --config.tensorboard=False"
+        )
     dataset = data.load(experiment.dataset, terminal.report)
     seconds = time.perf_counter() - started
 

@@ -11,7 +11,7 @@ from mmids_cnn import data, loop, metrics, train
 from mmids_cnn.console import signals
 from mmids_cnn.console.terminal import Terminal, counted
 from mmids_cnn.runs import folder as run_folder
-from mmids_cnn.runs import provenance, resume
+from mmids_cnn.runs import provenance, resume, tensorboard
 from mmids_cnn.runs.clock import Clock
 from mmids_cnn.runs.progress import Progress
 from mmids_cnn.storage import checkpoints, digests, files
@@ -94,6 +94,7 @@ def _train(
     every = experiment.checkpoint
     saving = loop.Cadence(every.every_epochs, every.every_seconds, per_epoch, resumed.step)
     progress = Progress(experiment, dataset, terminal, clock)
+    log = tensorboard.Log(workdir, experiment, rows) if experiment.tensorboard else None
 
     def save(point: loop.Point) -> None:
         seconds = clock.read(point.seconds, point.images)
@@ -110,14 +111,16 @@ def _train(
         history=[resumed.rows],
         stop=lambda: stop() is not None,
     )
-    with open(workdir / run_folder.METRICS, "a") as log:
+    with open(workdir / run_folder.METRICS, "a") as file:
         for point in points:
             for row in point.rows:
                 line = _line(row, clock.read(point.seconds, point.images)["total"])
                 rows.append(json.loads(line))
-                log.write(line + "\n")
-                log.flush()
+                file.write(line + "\n")
+                file.flush()
                 progress.row(rows[-1])
+                if log:
+                    log.row(rows[-1])
             progress.point(point)
             number = stop()
             # A signal may have broken off the scoring at a step that was saved; its row is there only now.
@@ -134,6 +137,9 @@ def _train(
     if point.step != saving.step:
         save(point)
     saver.wait()
+    if log:
+        log.errors(point.state, dataset, experiment.eval.batch_size)
+        log.close()
     if point.epoch < experiment.num_epochs:
         terminal.say(
             f"stopped after {point.epoch:g} epochs: the last {experiment.train.patience} brought no better "

@@ -523,6 +523,7 @@ OTHER: dict[str, Any] = {  # a value other than the default for every leaf
     "checkpoint.every_epochs": 4,
     "checkpoint.every_seconds": 0.5,
     "checkpoint.keep": 5,
+    "tensorboard": True,
 }
 
 

@@ -10,6 +10,8 @@ A *damage* is one file of a run, a sweep (finished or not), the data or the comp
 cut, deleted, swapped, zeroed, made longer, replaced by an older copy, or in which a digit or a letter stands
 for another. What the commands say of it afterwards has to be right, or an error of one line; the command that
 made it has to end with the right bits. The same seed draws the same. Exit status 0: nothing went wrong.
+
+What has been played is kept in runs/torture.json: the same command, on the same commit, goes on from there.
 """
 
 import argparse
@@ -39,6 +41,7 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 from mmids_cnn import config as config_lib
 from mmids_cnn import schema
 from mmids_cnn.console import experiment_file
+from mmids_cnn.storage import files
 from tests.support import everything, forking, processes
 from tests.support.processes import ROOT, Place
 
@@ -233,11 +236,42 @@ def damage(root: Path, place: Place, rng: random.Random, subjects: dict[str, tup
     return f"{what}: {'right' if same else 'mended'}"
 
 
+class Tally:
+    """What has been played so far, in a file that is written after each break and damage.
+
+    Args:
+      path: the file.
+      identity: what makes two plays parts of one; the file of another is begun anew.
+
+    Attributes:
+      counts: of everything, 'breaks' and 'damages' among it.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self._path, self._identity, self._before, self._began = path, identity, 0.0, time.monotonic()
+        self.counts = Counts()
+        if path.exists():
+            found = json.loads(path.read_text())
+            if found["identity"] == identity:
+                self._before, self.counts = found["seconds"], Counts(found["counts"])
+
+    @property
+    def seconds(self) -> float:
+        """Spent on it, by this process and those before."""
+        return self._before + time.monotonic() - self._began
+
+    def add(self, found: Counts) -> None:
+        """Counts what one break or damage has come to."""
+        self.counts += found
+        content = {"identity": self._identity, "seconds": self.seconds, "counts": self.counts}
+        self._path.parent.mkdir(exist_ok=True)
+        files.write_json(self._path, content)
+
+
 def play_damages(
-    fork: forking.Forking, root: Path, count: int, seed: int, subjects: Any, console: Console
-) -> Counts:
-    """Damages `count` files; counts how each ended."""
-    counts = Counts()
+    fork: forking.Forking, root: Path, count: int, seed: int, subjects: Any, console: Console, tally: Tally
+) -> None:
+    """Damages files until `count` have been; counts how each ended."""
 
     def play_one(index: int) -> str:
         rng = random.Random(f"{seed} damage {index}")
@@ -251,15 +285,14 @@ def play_damages(
                 return f"damage: tracebacks: {traceback.format_exc()}"
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for index, text in enumerate(pool.map(play_one, range(count)), 1):
+        done = tally.counts["damages"]
+        for index, text in enumerate(pool.map(play_one, range(done, count)), done):
             end = next(end for end in (*WRONG, "refused", "right", "mended") if f": {end}" in text)
-            counts["damages"] += 1
-            counts[end] += 1
             if end in WRONG:
-                print(f"damage {index - 1}: {text}", file=sys.stderr)
-            if index % 20 == 0:
-                console.print(f"{index} damages, {counts['undetected']} undetected")
-    return counts
+                print(f"damage {index}: {text}", file=sys.stderr)
+            tally.add(Counts(["damages", end]))
+            if index % 20 == 19:
+                console.print(f"{index + 1} damages, {tally.counts['undetected']} undetected")
 
 
 def prepare(fork: forking.Forking, root: Path) -> dict[str, tuple[Subject, Any]]:
@@ -297,21 +330,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of all moments and damages")
     parser.add_argument("--workers", type=int, default=3, help="breaks at a time")
     parser.add_argument("--record", type=Path, default=RECORD, help="JSON file to write")
-    arguments, console, began = parser.parse_args(), Console(), time.monotonic()
+    arguments, console = parser.parse_args(), Console()
     with (
         tempfile.TemporaryDirectory() as folder,
         forking.started(Path(folder), processes.IMPORTS) as fork,
     ):
-        root, counts = Path(folder), Counts()
+        root = Path(folder)
         subjects, place = prepare(fork, root), Place(root, root, fork)
+        provenance = json.loads((root / "run" / "provenance.json").read_text())
+        identity = {name: provenance[name] for name in ("git_commit", "git_dirty", "packages")}
+        tally = Tally(ROOT / "runs" / "torture.json", identity | {"seed": arguments.seed})
+        done = tally.counts["breaks"]
         with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
             play_one = lambda index: play_break(place, index, arguments.seed, subjects)  # noqa: E731
-            for index, found in enumerate(pool.map(play_one, range(arguments.rounds)), 1):
-                counts += found
+            for index, found in enumerate(pool.map(play_one, range(done, arguments.rounds)), done + 1):
+                tally.add(found + Counts(["breaks"]))
                 if index % 10 == 0:
-                    console.print(f"{index} breaks, {counts['hits']} hits, {counts['mismatches']} mismatches")
-        counts += play_damages(fork, root, arguments.rounds, arguments.seed, subjects, console)
-        provenance = json.loads((root / "run" / "provenance.json").read_text())
+                    said = tally.counts
+                    console.print(f"{index} breaks, {said['hits']} hits, {said['mismatches']} mismatches")
+        play_damages(fork, root, arguments.rounds, arguments.seed, subjects, console, tally)
+    counts = tally.counts
     names = ("processes", "hits", "full disks", "damages", "mended", "refused", "right", *WRONG)
     figures = {"rounds": arguments.rounds, **{name: counts[name] for name in names}}
     table = Table("what", "count")
@@ -322,7 +360,7 @@ def main() -> int:
     record = {
         "command": f"ROUNDS={arguments.rounds} make torture",
         "seed": arguments.seed,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(tally.seconds, 1),
         **figures,
         **{name: provenance[name] for name in kept},
     }

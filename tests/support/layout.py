@@ -17,6 +17,7 @@ ONLY_IN = {  # what else may be imported, and where alone
     "ray": {"populations.cluster"},
     "matplotlib": {"pages.axes", "pages.svg", "sweeps.figures", "sweeps.scales"},
     "orbax": {"storage.checkpoints", "storage.seal"},
+    "tensorboardX": {"runs.tensorboard"},
     "PIL": {"deploy.pictures", "deploy.shifts"},
     "rich": {"console.terminal", "sweeps.progress"},
     **{name: set[str]() for name in ("tensorflow", "onnx", "tensorboard", "safetensors")},

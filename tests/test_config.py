@@ -93,6 +93,7 @@ FREE = {  # what may differ when a run is resumed
     "eval.every_seconds",
     "checkpoint.every_epochs",
     "checkpoint.every_seconds",
+    "tensorboard",
     "checkpoint.keep",
 }
 GOOD = [(leaf, value) for leaf, (good, _) in RULES.items() for value in good]

@@ -1,8 +1,9 @@
 """Classifies pictures.
 
-    python -m mmids_cnn.predict --workdir=DIR IMAGE... [--test_index=0]
+    python -m mmids_cnn.predict --workdir=DIR IMAGE... [--many] [--show=seen.png] [--test_index=0]
 
-IMAGE is any picture file: any size, colour or grey, dark on light or light on dark.
+IMAGE is any picture file: any size, colour or grey, dark on light or light on dark; a photograph of a digit
+on paper, too, in uneven light.
 """
 
 if __name__ == "__main__":  # before the imports below take their time
@@ -10,7 +11,8 @@ if __name__ == "__main__":  # before the imports below take their time
 
     signals.watch()
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.deploy import pictures
 from mmids_cnn.errors import ConfigError, DataError
 from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.storage import files
 
 
 def define_flags() -> None:
@@ -31,6 +34,8 @@ def define_flags() -> None:
     flags.DEFINE_multi_integer(
         "test_index", [], "Position in the test split, from 0; may be given several times."
     )
+    flags.DEFINE_bool("many", False, "Read all digits of a page, from left to right, each with its box.")
+    flags.DEFINE_string("show", None, "PNG file to be written: what the network sees, enlarged.")
     flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
 
 
@@ -42,6 +47,7 @@ def main() -> int:
     paths = command.arguments()
     if not paths and not flags.FLAGS.test_index:
         raise ConfigError("expected picture files or --test_index=0, got neither; name at least one")
+    show = flags.FLAGS.show and _require_new_png(flags.FLAGS.show, paths)
 
     workdir = Path(flags.FLAGS.workdir)
     experiment = run_folder.experiment(workdir)
@@ -50,6 +56,9 @@ def main() -> int:
     terminal = Terminal()
     dataset = data.load(experiment.dataset, terminal.report)
     terminal.close()
+    if flags.FLAGS.many and dataset.image_shape[-1] != 1:
+        found = f"one for {dataset.image_shape[-1]}"
+        raise ConfigError(f"--many: expected a network for 1 channel, found {found}; leave it out")
     test = dataset.splits["test"]
     names, images, refused = [], [], list[DataError]()
     for index in flags.FLAGS.test_index:
@@ -59,13 +68,36 @@ def main() -> int:
         images.append(test.images[index])
     for path in paths:
         try:
-            images.append(pictures.load(Path(path), dataset.image_shape, command.warn))
-            names.append(path)
+            for name, image in _read(path, dataset.image_shape):
+                names.append(name)
+                images.append(image)
         except DataError as error:
             refused.append(error)
     if images:
+        if show:
+            with files.faults("--show"):
+                files.write_bytes(show, pictures.sheet(images))
         _classify(workdir, experiment, dataset, names, images)
     return max([command.complain(str(error), error.exit_status) for error in refused], default=0)
+
+
+def _require_new_png(name: str, paths: Sequence[str]) -> Path:
+    """The path of a PNG file that can be written and is none of the pictures; raises `ConfigError`."""
+    path = Path(name)
+    if path.suffix.lower() != ".png" or not files.writable(path.parent):
+        raise ConfigError(f"--show: expected a name.png in a folder that can be written, got {name!r}")
+    if os.path.realpath(path) in map(os.path.realpath, paths):
+        raise ConfigError(f"--show: expected a file of its own, got the picture {name}; name another")
+    return path
+
+
+def _read(path: str, shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """What to call each image of a picture, and the image."""
+    if not flags.FLAGS.many:
+        yield path, pictures.load(Path(path), shape, command.warn)
+        return
+    for (left, top, right, bottom), image in pictures.load_many(Path(path), shape):
+        yield f"{path} {left},{top}-{right},{bottom}", image
 
 
 def _classify(

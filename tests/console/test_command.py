@@ -218,7 +218,7 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
     own = {
         "main": {"config", "workdir", "progress"},
         "evaluate": {"workdir", "split", "checkpoint", "views"},
-        "predict": {"workdir", "test_index", "checkpoint"},
+        "predict": {"workdir", "test_index", "many", "show", "checkpoint"},
         "reproduce": {"workdir", "into", "progress"},
         "compare": {"sort", "csv"},
     }[command]

@@ -12,11 +12,14 @@ def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
     config.num_epochs = 3
+    config.batch_size = 64
     config.optimizer.learning_rate = 1e-2
+    config.optimizer.b2 = 0.99
     config.optimizer.schedule = "one_cycle"
-    config.optimizer.warmup_fraction = 0.3
-    config.train.label_smoothing = 0.1
-    config.train.average_decay = 0.98
+    config.optimizer.warmup_fraction = 0.35
+    config.train.label_smoothing = 0.05
+    config.train.average_decay = 0.99
+    config.augment.shift = 0.25
     config.eval.every_epochs = 0
     config.checkpoint.every_epochs = 0
     return config

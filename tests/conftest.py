@@ -33,6 +33,7 @@ SLOW_FILES = (
     "test_layers.py",
     "test_train.py",
     "test_experiments.py",
+    "test_photographs.py",
 )
 
 

@@ -1,22 +1,36 @@
 """Pictures of any kind as images of a data set's shape."""
 
+import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from mmids_cnn.deploy import ink
 from mmids_cnn.errors import DataError
 
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535  # a larger picture is refused before it is decoded
 # Pillow reads many more, one of them (EPS) by running a program on the file's content.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _BOX = 20 / 28  # MNIST's digits were fitted into 20x20 of 28x28 pixels, then centred by mass
-_SHADES = 8  # of 256 between the darkest and the lightest pixel, below which a picture is blank
-_INK = 0.1  # of the range of grey: what is darker than this is background
+_SIDE = 1024  # pixels that a page is looked at in: strokes are as clear in them, and its noise is less
+
+
+class Digit(NamedTuple):
+    """A digit on a page.
+
+    Attributes:
+      box: left, top, right and bottom of its ink in the picture's pixels; the last two are just outside.
+      image: as a network reads it.
+    """
+
+    box: tuple[int, int, int, int]
+    image: UInt8[np.ndarray, "height width channels"]
 
 
 def load(
@@ -24,9 +38,9 @@ def load(
 ) -> UInt8[np.ndarray, "height width channels"]:
     """A picture file as an image that a network trained on images of `shape` can read.
 
-    One-channel data is taken to be MNIST-like: white ink on black. A picture is turned to grey, inverted
-    if its border is light, and, unless it has the right size already, its ink is fitted into 20/28 of the
-    side and centred by mass, as MNIST's own images were (LeCun et al., Proc. IEEE 86, 1998, section III-A).
+    One-channel data is taken to be MNIST-like: white ink on black. A picture is turned to grey. One that has
+    the right size is inverted if its border is light; of any other the ink is fitted into 20/28 of the side
+    and centred by mass, as MNIST's own images were (LeCun et al., Proc. IEEE 86, 1998, section III-A).
     Three-channel data is scaled.
 
     Args:
@@ -41,24 +55,57 @@ def load(
     Raises:
       DataError: the file is missing, is no picture, is damaged, too large or empty.
     """
-    picture = _decode(path)
+    coloured = _coloured(path, shape)
     height, width, channels = shape
-    if channels not in (1, 3):
-        raise DataError(f"{path}: expected a network for 1 or 3 channels, found one for {channels}")
-    coloured = _convert(path, picture, "RGB" if channels == 3 else "L")
     shades = max(high - low for low, high in np.atleast_2d(coloured.getextrema()))
+    nothing = "its class means nothing"
     if 2 * max(coloured.size) < max(height, width):
-        warn(f"{path}: {coloured.width}x{coloured.height} pixels show too little; its class means nothing")
-    elif shades < _SHADES:
-        warn(f"{path}: a blank picture, as transparent parts count as white; its class means nothing")
+        warn(f"{path}: {coloured.width}x{coloured.height} pixels show too little; {nothing}")
+    elif shades < ink.SHADES:
+        warn(f"{path}: a blank picture, as transparent parts count as white; {nothing}")
     if channels == 3:
         return np.asarray(coloured.resize((width, height), Image.Resampling.LANCZOS), np.uint8)
-    grey = np.asarray(coloured, np.float32)
-    if _border_mean(grey) > 127.5:
-        grey = 255 - grey
-    if grey.shape != (height, width):
-        grey = _fit(grey, height, width)
-    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)[..., None]
+    if coloured.size == (width, height):
+        return _white_on_black(coloured)
+    levels, labels = ink.strokes(_reduced(coloured, _factor(coloured)))
+    digits = ink.digits(labels)
+    if digits:
+        return _fit(levels[ink.around([box for box, _ in digits])], height, width)
+    if shades >= ink.SHADES:
+        warn(f"{path}: expected a digit, found none; {nothing}")
+    return np.zeros(shape, np.uint8)
+
+
+def load_many(path: Path, shape: tuple[int, ...]) -> list[Digit]:
+    """The digits on a page that are beside each other, from left to right, each as `load` has one alone.
+
+    Raises:
+      DataError: as of `load`, or there is no digit.
+    """
+    coloured = _coloured(path, shape)
+    height, width, _ = shape
+    if coloured.size == (width, height):
+        return [Digit((0, 0, width, height), _white_on_black(coloured))]
+    factor, found = _factor(coloured), list[Digit]()
+    levels, labels = ink.strokes(_reduced(coloured, factor))
+    for (rows, columns), numbers in ink.digits(labels):
+        own = np.where(np.isin(labels[rows, columns], numbers), levels[rows, columns], 0)
+        left, right, top, bottom = (factor * x for side in (columns, rows) for x in (side.start, side.stop))
+        box = left, top, min(right, coloured.width), min(bottom, coloured.height)
+        found.append(Digit(box, _fit(own, height, width)))
+    if not found:
+        raise DataError(f"{path}: expected digits, found none; write dark on light paper, or light on dark")
+    return found
+
+
+def sheet(images: Sequence[UInt8[np.ndarray, "height width channels"]]) -> bytes:
+    """Images beside one another, enlarged so that each pixel is a square, as a PNG file."""
+    gap = np.full((images[0].shape[0], 1, images[0].shape[2]), 128, np.uint8)
+    row = np.concatenate([part for image in images for part in (gap, image)][1:], axis=1)
+    picture = Image.fromarray(row.squeeze(-1) if row.shape[-1] == 1 else row)
+    buffer = io.BytesIO()
+    picture.resize((8 * picture.width, 8 * picture.height), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _decode(path: Path) -> Image.Image:
@@ -108,38 +155,46 @@ def _decode(path: Path) -> Image.Image:
     return picture
 
 
-def _convert(path: Path, picture: Image.Image, mode: str) -> Image.Image:
+def _coloured(path: Path, shape: tuple[int, ...]) -> Image.Image:
+    """A picture in the colours that a network reads: grey or RGB."""
+    picture, channels = _decode(path), shape[-1]
+    if channels not in (1, 3):
+        raise DataError(f"{path}: expected a network for 1 or 3 channels, found one for {channels}")
     try:
-        return picture.convert(mode)
+        return picture.convert("RGB" if channels == 3 else "L")
     except ValueError as error:
         raise DataError(
             f"{path}: expected grey, RGB or CMYK colours, found {picture.mode}; save it as RGB"
         ) from error
 
 
-def _border_mean(grey: Float[np.ndarray, "h w"]) -> float:
-    edges = (grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1])
-    return float(np.concatenate(edges).mean())
+def _factor(page: Image.Image) -> int:
+    return math.ceil(max(page.size) / _SIDE)
 
 
-def _fit(grey: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "height width"]:
-    """Ink cut out, scaled into the box and centred by mass on black."""
-    grey = grey - grey.min()
-    ink = grey > _INK * max(grey.max(), 1)
-    canvas = np.zeros((height, width), np.float32)
-    if not ink.any():
-        return canvas
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    cut = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] * (255 / grey.max())
-    scale = _BOX * min(height / cut.shape[0], width / cut.shape[1])
-    size = [max(1, round(side * scale)) for side in cut.shape]
-    picture = Image.fromarray(cut.astype(np.uint8))
-    small = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.LANCZOS), np.float32)
-    mass = max(small.sum(), 1)
+def _reduced(page: Image.Image, factor: int) -> Float[np.ndarray, "h w"]:
+    """A page of which each pixel is the mean of a square of them."""
+    return np.asarray(page.reduce(factor), np.float32)
+
+
+def _white_on_black(picture: Image.Image) -> UInt8[np.ndarray, "height width 1"]:
+    grey = np.asarray(picture, np.uint8)[..., None]
+    edges = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
+    return 255 - grey if edges.mean() > 127.5 else grey
+
+
+def _fit(levels: Float[np.ndarray, "h w"], height: int, width: int) -> UInt8[np.ndarray, "height width 1"]:
+    """Ink that fills its box, scaled and centred by mass on black."""
+    scale = _BOX * min(height / levels.shape[0], width / levels.shape[1])
+    size = [max(1, round(side * scale)) for side in levels.shape]
+    picture = Image.fromarray(np.rint(levels).astype(np.uint8))
+    small = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.LANCZOS), np.uint8)
+    mass = max(float(small.sum()), 1)
     centre = [(small.sum(1 - axis) @ np.arange(size[axis])) / mass for axis in (0, 1)]
     top, left = (
         int(np.clip(round(side / 2 - c), 0, side - s))  # where MNIST has its centres: at pixel 14 of 28
         for side, c, s in zip((height, width), centre, size, strict=True)
     )
-    canvas[top : top + size[0], left : left + size[1]] = small
+    canvas = np.zeros((height, width, 1), np.uint8)
+    canvas[top : top + size[0], left : left + size[1], 0] = small
     return canvas

@@ -221,7 +221,7 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
             *("workdir", "split", "checkpoint", "views"),
             *("name", "archives", "shifts", "shifts_picture", "json"),
         },
-        "predict": {"workdir", "test_index", "checkpoint"},
+        "predict": {"workdir", "test_index", "many", "show", "checkpoint", "json"},
         "reproduce": {"workdir", "into", "progress"},
         "compare": {"sort", "csv", "json"},
     }[command]

@@ -562,6 +562,13 @@ def test_predict(runs: Runs, tmp_path: Path) -> None:
         said, name = re.findall(r": class (\d), (.*)$", answer)[0]
         assert values[int(said)] == max(values) and name == CLASSES[int(said)]
     assert lines[1] == lines[5] == lines[7]  # the same image, however it comes
+    done = runs.command("predict", "--workdir=first", paths[0], "--test_index=3", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (first["test_index"], first["label"], second["picture"]) == (3, label[3], paths[0])
+    for one in (first, second):
+        assert one["probabilities"][one["class"]] == max(one["probabilities"]) and one["step"] == 10
+        assert one["name"] == CLASSES[one["class"]] and one["probabilities"] == first["probabilities"]
 
 
 def test_predict_answers_for_all_but_the_bad_pictures(runs: Runs, tmp_path: Path) -> None:
@@ -582,9 +589,52 @@ def test_predict_answers_for_all_but_the_bad_pictures(runs: Runs, tmp_path: Path
     ]
 
 
+def test_predict_many_and_what_it_sees(runs: Runs, tmp_path: Path) -> None:
+    digits = DIGITS["test", "images"][:4]
+    Image.fromarray(255 - np.hstack(list(digits)).repeat(9, 0).repeat(9, 1)).save(tmp_path / "row.png")
+    Image.new("L", (90, 90), 200).save(tmp_path / "blank.png")
+    row, blank, seen = (str(tmp_path / name) for name in ("row.png", "blank.png", "seen.png"))
+    done = runs.command(
+        "predict", "--workdir=first", "--many", f"--show={seen}", "--test_index=0", row, blank
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {blank}: expected digits, found none; ")
+    names = [line.rpartition(": class ")[0] for line in done.stdout.splitlines()[:-1:2]]
+    boxes = [re.fullmatch(rf"{re.escape(row)} (\d+),(\d+)-(\d+),(\d+)", name) for name in names[1:]]
+    for index, box in enumerate(boxes):
+        assert box
+        left, top, right, bottom = map(int, box.groups())
+        assert 252 * index <= left < right <= 252 * (index + 1) and 0 <= top < bottom <= 252
+    shown = np.asarray(Image.open(seen))[4::8, 4::8]  # a pixel of each square
+    assert (names[0], len(boxes), shown.shape) == ("test image 0 (label 7, Sneaker)", 4, (28, 5 * 29 - 1))
+    np.testing.assert_array_equal(shown[:, :28], digits[0])
+
+
+def test_predict_many_is_for_one_channel(runs: Runs, tmp_path: Path) -> None:
+    colours = {key: np.stack([one] * 3, -1) if key[1] == "images" else one for key, one in DIGITS.items()}
+    idx_files.write_set(tmp_path / "archives", colours)
+    shutil.copytree(runs.work / "first", tmp_path / "run")
+    config = files.read_sealed(tmp_path / "run" / "config.json")
+    config["dataset"] |= {"archives": str(tmp_path / "archives"), "data_dir": str(tmp_path / "data")}
+    files.write_sealed(tmp_path / "run" / "config.json", config)
+    arguments = ("--many", "--test_index=0", f"--workdir={tmp_path / 'run'}")
+    done = runs.command("predict", *arguments, PYTHONPATH=runs.no_jax)
+    assert done.stderr == "error: --many: expected a network for 1 channel, found one for 3; leave it out\n"
+    assert (done.returncode, done.stdout.count("class")) == (2, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--show=seen.jpg", "a.png"],
+            "--show: expected a name.png in a folder that can be written, got 'seen.jpg'\n",
+        ),
+        (
+            ["--show=no/seen.png", "a.png"],
+            "--show: expected a name.png in a folder that can be written, got 'no/se",
+        ),
+        (["--show=./a.png", "a.png"], "--show: expected a file of its own, got the picture ./a.png; name "),
         ([], "expected picture files or --test_index=0, got neither; name at least one\n"),
         (["--test_index=100"], "--test_index: expected 0 to 99, got 100"),
         (["--test_index=-1"], "--test_index: expected 0 to 99, got -1"),
@@ -597,6 +647,14 @@ def test_predict_what_is_not_there(runs: Runs, arguments: list[str], message: st
     done = runs.command("predict", "--workdir=first", *arguments, PYTHONPATH=runs.no_jax)
     assert done.stderr.startswith(f"error: {message}")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_predict_says_why_what_it_sees_cannot_be_written(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "seen.png").mkdir()
+    show = f"--show={tmp_path / 'seen.png'}"
+    done = runs.command("predict", "--workdir=first", "--test_index=0", show, PYTHONPATH=runs.no_jax)
+    assert done.stderr.startswith("error: --show: Is a directory (")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
 
 
 def test_run_can_be_used_from_any_folder(runs: Runs, tmp_path: Path) -> None:

@@ -60,7 +60,10 @@ _VALID = {
         *("--config.eval.metrics=loss,accuracy", "--config.checkpoint.every_seconds=0.5"),
     ],
     "evaluate": ["--workdir=run", "--split=test", "--views=5", "--compilation_cache=cache"],
-    "predict": ["--workdir=run", "--test_index=0", "--test_index=7", "--checkpoint=best", "photo.png"],
+    "predict": [
+        *("--workdir=run", "--test_index=0", "--test_index=7", "--checkpoint=best", "--many"),
+        *("--show=seen.png", "photo.png"),
+    ],
     "compare": ["run", "--sort=date", "--csv=false"],
     "reproduce": ["--workdir=run", "--into=again", "--progress=none", "--compilation_cache=cache"],
 }

@@ -10,17 +10,28 @@ import pytest
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, train
 from mmids_cnn.console import experiment_file
+from mmids_cnn.sweeps import config as sweep_config
 from tests.support.suite import ROOT
 
 FILES = sorted((ROOT / "experiments").glob("*.py"))
+SWEEPS = [path for path in FILES if "sweep" in experiment_file.load(str(path))]
+SINGLE = [path for path in FILES if path not in SWEEPS]
 
 
-@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+@pytest.mark.parametrize("path", SWEEPS, ids=[path.stem for path in SWEEPS])
+def test_sweep_is_around_an_experiment_and_held_out_images(path: Path) -> None:
+    plan = sweep_config.resolve(experiment_file.load(str(path)))
+    assert plan.experiment.dataset.validation_examples >= 5000
+    assert plan.trials == 0 or plan.axes
+    if path.stem.removesuffix("_sweep") in [
+        one.stem for one in SINGLE
+    ]:  # seeds of a recipe's result are 0, 1, ...
+        assert min(plan.seeds) >= 1000 and plan.sweep.confirm_seeds == 0
+
+
+@pytest.mark.parametrize("path", SINGLE, ids=[path.stem for path in SINGLE])
 def test_experiment_trains_two_steps(path: Path, small: data.Dataset) -> None:
-    config = experiment_file.load(str(path))
-    if "sweep" in config:
-        del config.sweep
-    experiment = config_lib.resolve(config)
+    experiment = config_lib.resolve(experiment_file.load(str(path)))
     experiment = dataclasses.replace(experiment, batch_size=min(experiment.batch_size, 500))
     batches = feed.make(experiment, small.splits["train"])
     state = train.init_state(experiment, small)

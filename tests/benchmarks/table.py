@@ -1,7 +1,7 @@
-"""Generates the README's tables from the records, each between its two markers.
+"""Generates the tables of the READMEs, here and at the top, from the records, each between its two markers.
 
-python tests/benchmarks/table.py            # rewrites README.md
-python tests/benchmarks/table.py --check    # exits with 1 if README.md is out of date
+python tests/benchmarks/table.py            # rewrites them
+python tests/benchmarks/table.py --check    # exits with 1 if one is out of date
 """
 
 import argparse
@@ -321,7 +321,8 @@ def _percent(fractions: Sequence[float]) -> str:
 
 TABLES = {
     "results": {"base_cpu": [recipe_rows]},
-    "recipes": {"recipes": [recipes_rows], "networks_cpu": [networks_rows]},
+    "recipes": {"recipes": [recipes_rows]},
+    "networks": {"networks_cpu": [networks_rows]},
     "torture": {"torture": [torture_rows]},
     "sweeps": {"lr_sweep_cpu": [found_rows], "sweep_cpu": [sweep_rows]},
     "bench": {
@@ -330,6 +331,12 @@ TABLES = {
         "plain_cpu": [plain_rows],
         "scaling_cpu": [scaling_rows],
     },
+}
+
+
+PAGES = {  # which tables are where
+    HERE.parents[1] / "README.md": ("results", "recipes"),
+    HERE / "README.md": ("networks", "bench", "sweeps", "torture"),
 }
 
 
@@ -345,16 +352,16 @@ def generated(records: Path, marker: str) -> str:
             raise SystemExit(f"table: {path} is of a --quick run; run it in full")
         parts += [markdown(*make(record)) for make in rows]
     if marker == "bench" and (records / "scaling.png").exists():
-        parts.append("![How cost grows](tests/benchmarks/records/scaling.png)")
+        parts.append("![How cost grows](records/scaling.png)")
     return "\n\n".join(parts)
 
 
-def rewritten(text: str, records: Path) -> str:
-    """The README with all its tables made anew."""
-    for marker in TABLES:
+def rewritten(text: str, records: Path, markers: Sequence[str]) -> str:
+    """A page with its tables made anew."""
+    for marker in markers:
         begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
         if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-            raise SystemExit(f"table: expected {begin} and then {end}, once each, in the README")
+            raise SystemExit(f"table: expected {begin} and then {end}, once each, in a README")
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{generated(records, marker)}\n{end}{rest.split(end)[1]}"
     return text
@@ -363,15 +370,16 @@ def rewritten(text: str, records: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if out of date")
-    parser.add_argument("--readme", type=Path, default=HERE.parents[1] / "README.md")
-    parser.add_argument("--records", type=Path, default=HERE / "records")
     args = parser.parse_args()
-    text = args.readme.read_text()
-    wanted = rewritten(text, args.records)
-    if args.check and wanted != text:
-        raise SystemExit(f"table: {args.readme} is out of date; run python {Path(__file__).name}")
-    if not args.check:
-        args.readme.write_text(wanted)
+    for page, markers in PAGES.items():
+        text = page.read_text()
+        wanted = rewritten(text, HERE / "records", markers)
+        if args.check and wanted != text:
+            raise SystemExit(
+                f"table: {page} is out of date; run python tests/benchmarks/{Path(__file__).name}"
+            )
+        if not args.check:
+            page.write_text(wanted)
 
 
 if __name__ == "__main__":

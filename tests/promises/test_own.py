@@ -26,10 +26,7 @@ from tests.support.everything import EVERYTHING, FLAGS
 from tests.support.suite import ROOT, BatchOf, CommandLine, Vary, digests, step
 
 RESNET = {"name": "experiments.own_network:ResNet", "width": 4, "blocks": 0, "dropout": 0.25}
-# What the README shows of a network, an optimizer, a schedule, a loss and a metric.
-MINE = "\n".join(
-    re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text().split("## Change one thing")[1], re.S)
-)
+MINE = (ROOT / "experiments" / "own_parts.py").read_text()  # copied beside an experiment file
 EXPERIMENT = """
 from experiments import base
 

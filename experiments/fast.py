@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_fraction = 0.3
     config.train.label_smoothing = 0.1
     config.train.average_decay = 0.98
+    config.report = False
     config.eval.every_epochs = 0
     config.checkpoint.every_epochs = 0
     return config

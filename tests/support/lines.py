@@ -62,6 +62,7 @@ _VALID = {
     "evaluate": ["--workdir=run", "--split=test", "--views=5", "--compilation_cache=cache"],
     "predict": ["--workdir=run", "--test_index=0", "--test_index=7", "--checkpoint=best", "photo.png"],
     "compare": ["run", "--sort=date", "--csv=false"],
+    "report": ["--workdir=run", "--compilation_cache=cache"],
     "reproduce": ["--workdir=run", "--into=again", "--progress=none", "--compilation_cache=cache"],
 }
 _DASHES = ("", "-", "---", " --", "\N{EM DASH}", "\N{EN DASH}", "\N{MINUS SIGN}", "--no", "-- ")

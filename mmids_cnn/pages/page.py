@@ -6,7 +6,7 @@ from collections.abc import Sequence
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #566171; --line: #dfe4ea; --back: #ffffff;
   --card: #f4f6f8; --paper: #ffffff; --best: #e3f3ea; --link: #1f5fa8; --bad: 214 96 36 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #a3aebd; --line: #333c49;
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #a3aebd; --line: #333c49;
   --back: #12161c; --card: #1d232c; --paper: #eef1f5; --best: #173a29; --link: #8db9ee; --bad: 226 112 50 } }
 * { box-sizing: border-box } a { color: var(--link) }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back); max-width: 68rem;
@@ -45,7 +45,8 @@ div.gallery img { width: 4.5rem; border-radius: 3px }
 @media (max-width: 30rem) { body { margin-top: 1rem; padding: 0 1rem } }
 @media print { body { margin: 0; max-width: none } figure, tr, ul.facts li { break-inside: avoid }
   h2 { break-after: avoid } * { print-color-adjust: exact; -webkit-print-color-adjust: exact }
-  div.wide, pre { overflow: visible; white-space: pre-wrap } }
+  div.wide, pre { overflow: visible; white-space: pre-wrap } div.pair { grid-template-columns: 1fr 1fr }
+  table.matrix td { min-width: 0; padding: .2rem .25rem } table.matrix { font-size: 11px } }
 """
 _FETCHES_NOTHING = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 

@@ -190,12 +190,15 @@ def test_large_images_are_thinned(fixed: Fixed) -> None:
     assert "each 4th is shown" in page.text
 
 
-@pytest.mark.parametrize(("name", "channels", "maps"), [("conv_net", 1, 2), ("norm_net", 3, 3)])
-def test_filters_and_maps(tmp_path: Path, name: str, channels: int, maps: int) -> None:
-    own: dict[str, Any] = {"conv_net": {"kernel_size": 3}, "norm_net": {"depths": (1, 2), "dropout": 0.0}}[
-        name
-    ]
-    tree = base.get_config().to_dict() | {"model": {"name": name, "channels": (2, 70), **own}}
+@pytest.mark.parametrize(
+    ("fields", "channels", "maps"),
+    [
+        ({"name": "conv_net", "kernel_size": 3}, 1, 2),
+        ({"name": "norm_net", "depths": (1, 2), "dropout": 0.0}, 3, 3),
+    ],
+)
+def test_filters_and_maps(tmp_path: Path, fields: dict[str, Any], channels: int, maps: int) -> None:
+    tree = base.get_config().to_dict() | {"model": {"channels": (2, 70), **fields}}
     experiment = config_lib.resolve(tree)
     split = data.Split(black(5, 20, 24, channels), np.zeros(5, np.int32))
     dataset = data.Dataset("digits", {"train": split, "test": split}, 7, "f")

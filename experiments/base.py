@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # the one seed: initial weights and order of examples; 0 to 2**32 - 1
     config.num_epochs = 10  # passes over the training split; >= 1
     config.batch_size = 128  # images a step, at most all; >= 1; the last, smaller batch of an epoch is kept
+    config.report = True  # write report.html at the end, where matplotlib is installed
 
     config.dataset = ConfigDict()
     config.dataset.name = "mnist"  # a TFDS name, or any name for the set in `archives`

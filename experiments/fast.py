@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.train.label_smoothing = 0.05
     config.train.average_decay = 0.99
     config.augment.shift = 0.25
+    config.report = False
     config.eval.every_epochs = 0
     config.checkpoint.every_epochs = 0
     return config

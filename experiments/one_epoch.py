@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.train.label_smoothing = 0.1
     config.train.average_decay = 0.97
 
+    config.report = False
     config.eval.every_epochs = 0
     config.checkpoint.every_epochs = 0
     return config

@@ -188,6 +188,7 @@ class Experiment:
     seed: int = leaf("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32, traced=True)
     num_epochs: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
     batch_size: int = leaf("an integer from 1 to 2**20", lambda value: 1 <= value <= 2**20)
+    report: bool = leaf("true or false", lambda value: True, changes_result=False, before=False)
     dataset: Dataset
     model: Model
     optimizer: Optimizer

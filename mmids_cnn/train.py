@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -366,9 +366,15 @@ def trained(state: TrainState) -> dict[str, Any]:
     (`batch_stats/BatchNorm_0/mean`), or one that says so, where a layer has the name of a collection; so is
     the moving average, `average/params/Dense_0/bias`.
     """
-    averages = {"average": state.average} if state.average else {}
-    params, others = map(serialization.to_state_dict, (state.params, {**state.collections, **averages}))
-    return params | {f"{x} (collection)" if x in params else x: others[x] for x in others}
+    return trained_of(to_saved(state))
+
+
+def trained_of(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a state that `to_saved` made nested dicts of; an earlier version saved parameters alone."""
+    params, others = saved["params"], {**(saved.get("collections") or {})}
+    if saved.get("average"):
+        others["average"] = saved["average"]
+    return {**params, **{f"{x} (collection)" if x in params else x: others[x] for x in others}}
 
 
 _BEFORE = {"sums/loss": "sums/totals/loss", "sums/correct": "sums/totals/accuracy"}

@@ -22,6 +22,7 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "seed": ([0, 2**32 - 1], [-1, 2**32, 1.0, True, "1", None, (1,)]),
     "num_epochs": ([1, 1000], [0, -1, 1.5, 1.0, True, "1", None, NAN]),
     "batch_size": ([1, 128], [0, -128, 128.0, False, "128", None]),
+    "report": ([True, False], [1, 0, "true", None]),
     "dataset.name": (
         ["mnist", "emnist/letters:3.1.0", "x" * 200],
         ["", " ", "\t", "a\0b", ".", "a/..", "/a", "x" * 201, "\udcff", 1, None, True],
@@ -87,6 +88,7 @@ NEEDS: dict[str, dict[str, Any]] = {  # what has to be so that a leaf may be wha
     "train.patience": {"dataset.validation_examples": 9},
 }
 FREE = {  # what may differ when a run is resumed
+    "report",
     "dataset.data_dir",
     "dataset.archives",
     "eval.every_epochs",

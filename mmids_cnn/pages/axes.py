@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 _LEAST_ERROR = 2e-5  # of a share: a share of 1 is drawn there on the logarithmic axis
+_MOST_MARKS = 16
 _MARKS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999, 0.9999)
 
 
@@ -37,7 +38,12 @@ def limits(heights: Sequence[float]) -> tuple[float, float]:
 
 
 def _shares(low: float, high: float) -> list[float]:
-    """Where to put marks: evenly, unless the error spans so much that they would crowd together."""
+    """Where to put marks: evenly, unless the error spans much; then at round shares that do not crowd."""
     if (1 - low) / max(1 - high, _LEAST_ERROR) > 5:
-        return list(_MARKS)
+        apart = (height(True, high) - height(True, low)) / _MOST_MARKS
+        kept: list[float] = []
+        for mark in _MARKS:
+            if not kept or height(True, mark) - height(True, kept[-1]) >= apart:
+                kept.append(mark)
+        return kept
     return [float(value) for value in MaxNLocator(6).tick_values(low, high) if value < 1]

@@ -1,11 +1,12 @@
-"""Statistics of a few values: what a mean is worth."""
+"""Statistics of a few values, what a mean is worth; of a classifier, what its probabilities are."""
 
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 _RESAMPLES = 10_000
 _FEWEST = 5  # values that an interval is given for
@@ -105,3 +106,137 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> dict[str, Any]:
     alone = int((one & ~other).sum()), int((other & ~one).sum())
     p = float(scipy.stats.binomtest(alone[0], sum(alone)).pvalue) if sum(alone) else 1.0
     return {"first": alone[0], "second": alone[1], "p": p}
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share by the score of Wilson (J. Am. Stat. Assoc. 22, 1927); (0, 1) of none.
+
+    >>> [round(end, 4) for end in wilson(9, 10)]
+    [0.5958, 0.9821]
+    """
+    if not count:
+        return 0.0, 1.0
+    z2 = statistics.NormalDist().inv_cdf(0.975) ** 2
+    middle, spread = hits + z2 / 2, math.sqrt(z2 * (hits * (count - hits) / count + z2 / 4))
+    low, high = ((middle + sign * spread) / (count + z2) for sign in (-1, 1))
+    return (low if hits else 0.0), (high if hits < count else 1.0)
+
+
+class Bin(NamedTuple):
+    """Examples of about one confidence: how many, how many of them right, the mean of their confidences."""
+
+    size: int
+    right: int
+    confidence: float
+
+
+def log_probabilities(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
+    """Logarithms of the probabilities, in float64."""
+    high = logits.astype(np.float64)
+    high -= high.max(-1, keepdims=True)
+    return high - np.log(np.exp(high).sum(-1, keepdims=True))
+
+
+def log_loss(logs: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
+    """The mean of -log p of the label, nats."""
+    return float(-logs[np.arange(len(labels)), labels].mean())
+
+
+def brier(logs: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
+    """The squared distance of probabilities from the truth, 0 to 2 (Brier, Mon. Weather Rev. 78, 1950)."""
+    distance = np.exp(logs)
+    distance[np.arange(len(labels)), labels] -= 1
+    return float((distance**2).sum(-1).mean())
+
+
+def equal_width(
+    confidences: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: int = 15
+) -> list[Bin]:
+    """Bins of equal width on [0, 1), each with its lower end; a last one has what is exactly 1.
+
+    So it is in torchmetrics, whose `MulticlassCalibrationError` is then `calibration_error`.
+    """
+    return _bins(confidences, right, np.digitize(confidences, np.linspace(0, 1, bins + 1)) - 1, bins + 1)
+
+
+def equal_mass(
+    confidences: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: int = 15
+) -> list[Bin]:
+    """Bins of as many examples each, by rising confidence (Nguyen and O'Connor, arXiv 1508.05154)."""
+    place = np.empty(len(confidences), int)
+    place[np.argsort(confidences, kind="stable")] = np.arange(len(confidences))
+    return _bins(confidences, right, place * bins // max(len(confidences), 1), bins)
+
+
+def _bins(confidences: np.ndarray, right: np.ndarray, place: np.ndarray, bins: int) -> list[Bin]:
+    counts, hits, sums = (
+        np.bincount(place, weights, bins) for weights in (None, right.astype(float), confidences)
+    )
+    return [
+        Bin(int(count), int(hit), float(total / count) if count else math.nan)
+        for count, hit, total in zip(counts, hits, sums, strict=True)
+    ]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """How far accuracy is from confidence in the mean over all examples (Guo et al., arXiv 1706.04599)."""
+    gaps = [abs(one.right - one.size * one.confidence) for one in bins if one.size]
+    return sum(gaps) / max(sum(one.size for one in bins), 1)
+
+
+def temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
+    """What logits are to be divided by for the least log loss, 0.05 to 20 (Guo et al., section 4.2)."""
+    import scipy.optimize
+
+    def loss(log: float) -> float:
+        return log_loss(log_probabilities(logits.astype(np.float64) / math.exp(log)), labels)
+
+    ends = math.log(0.05), math.log(20)
+    return math.exp(scipy.optimize.minimize_scalar(loss, bounds=ends, method="bounded").x)
+
+
+class OfClass(NamedTuple):
+    """How a class fared; a share is None where there is nothing to take it of.
+
+    Attributes:
+      size: how many examples it has.
+      recall: share of them that is right.
+      precision: share of what is taken for it that is right.
+      f1: harmonic mean of the two.
+      taken_for: the class that it is most often mistaken for, None without a mistake.
+      times: how often.
+    """
+
+    size: int
+    recall: float | None
+    precision: float | None
+    f1: float | None
+    taken_for: int | None
+    times: int
+
+
+def by_class(counts: Int[np.ndarray, "classes classes"]) -> list[OfClass]:
+    """How each class fared, from counts by true class (rows) and predicted class (columns)."""
+    found = []
+    for label, row in enumerate(counts):
+        right, there, said = int(row[label]), int(row.sum()), int(counts[:, label].sum())
+        wrong = np.where(np.arange(len(row)) == label, 0, row)
+        found.append(
+            OfClass(
+                there,
+                right / there if there else None,
+                right / said if said else None,
+                2 * right / (there + said) if there + said else None,
+                int(wrong.argmax()) if wrong.any() else None,
+                int(wrong.max()),
+            )
+        )
+    return found
+
+
+def confused(counts: Int[np.ndarray, "classes classes"]) -> list[tuple[int, int, int]]:
+    """Pairs of true and predicted class that differ, with how often, the most frequent first."""
+    pairs = [(int(true), int(said)) for true, said in np.argwhere(counts) if true != said]
+    return sorted(
+        ((true, said, int(counts[true, said])) for true, said in pairs), key=lambda x: (-x[2], x[:2])
+    )

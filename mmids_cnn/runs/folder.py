@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ PROVENANCE = "provenance.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 RESULT = "result.json"
+REPORT = "report.html"
 
 
 def anywhere(experiment: config_lib.Experiment) -> config_lib.Experiment:
@@ -188,6 +190,11 @@ def require_checkpoint(workdir: Path, which: str) -> None:
         raise RunError(f"--checkpoint: expected newest, best or one of the steps {steps}, got {which!r}")
 
 
+def result(workdir: Path) -> dict[str, Any] | None:
+    """The result of a run; None where it is not finished, or the file is damaged."""
+    return _intact(workdir, RESULT)
+
+
 def provenance(workdir: Path) -> dict[str, Any]:
     """Where what is in a folder comes from; empty where that is not known."""
     return _intact(workdir, PROVENANCE) or {}
@@ -231,6 +238,7 @@ def summary(result: dict[str, Any], workdir: Path) -> str:
     """The result in a few lines."""
     accuracy, loss = (metrics_lib.metric(name).show(result[f"test/{name}"]) for name in ("accuracy", "loss"))
     epochs = "epoch" if result["epoch"] == 1 else "epochs"
+    report = f"report: {workdir / REPORT}\n" if (workdir / REPORT).exists() else ""
     live = result.get("test_live/accuracy")
     which = (
         f", averaged weights; {metrics_lib.metric('accuracy').show(live)} by the last ones" if live else ""
@@ -241,5 +249,7 @@ def summary(result: dict[str, Any], workdir: Path) -> str:
         f"{result['seconds/total']:.1f} s: data {result['seconds/data']:.1f}, "
         f"compile {result['seconds/compile']:.1f}, train {result['seconds/train']:.1f} "
         f"({result['images_per_second']:,.0f} images/s), evaluate {result['seconds/eval']:.1f}\n"
-        f"parameters {result['fingerprint'][:16]}; everything is in {workdir}"
+        f"parameters {result['fingerprint'][:16]}; everything is in {workdir}\n"
+        f"{report}next: python -m mmids_cnn.evaluate --workdir={shlex.quote(str(workdir))}, or predict (and "
+        "a picture) or report in its place"
     )

@@ -1,6 +1,7 @@
 """One process's work on a run: from its start or a restored checkpoint to its result or an interruption."""
 
 import contextlib
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -44,8 +45,25 @@ def run(
             last = _train(experiment, dataset, workdir, terminal, clock, resumed, rows, saver)
         result = _result(experiment, last, rows, clock)
         run_folder.write_result(workdir, result)
+    if experiment.report:
+        _report(dataset, workdir, terminal)
     terminal.say(run_folder.summary(result, workdir))
     return result
+
+
+def _report(dataset: data.Dataset, workdir: Path, terminal: Terminal) -> None:
+    """Writes the page of a run where that can be; the run is finished, whatever becomes of it."""
+    if importlib.util.find_spec("matplotlib") is None or signals.requested():
+        return
+    try:
+        from mmids_cnn.runs import report  # matplotlib
+
+        report.write(workdir, dataset, terminal.say)
+    except Exception as error:
+        terminal.say(
+            f"note: the run is finished, but its {run_folder.REPORT} was not written: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}"
+        )
 
 
 def _record(
@@ -55,7 +73,7 @@ def _record(
     terminal: Terminal,
     resumed: resume.Resumed,
 ) -> None:
-    """Writes what is run and with what; the result of a shorter run is no longer one."""
+    """Writes what is run and with what; the result and the page of a shorter run go."""
     now = provenance.collect(experiment, dataset)
     path = workdir / run_folder.PROVENANCE
     damaged = run_folder.damaged(workdir)
@@ -69,6 +87,8 @@ def _record(
                 f"note: {'; '.join(changed)} since this run began; its bits may differ from an unbroken run's"
             )
     (workdir / run_folder.RESULT).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the page is no reason to fail
+        (workdir / run_folder.REPORT).unlink(missing_ok=True)
     files.write_sealed(workdir / run_folder.CONFIG, config_lib.to_dict(run_folder.anywhere(experiment)))
     files.write_sealed(path, now)
 

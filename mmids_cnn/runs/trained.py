@@ -1,6 +1,6 @@
 """A run's network as it was trained, for whatever is done with it afterwards."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,11 +8,11 @@ import jax
 from flax import serialization, traverse_util
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, model
+from mmids_cnn import data, model, train
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import provenance
-from mmids_cnn.storage import checkpoints
+from mmids_cnn.storage import checkpoints, digests
 
 
 class Trained(NamedTuple):
@@ -23,12 +23,16 @@ class Trained(NamedTuple):
       variables: its variables, those that count: their moving average, where the run kept one.
       step: how many steps they were trained for.
       what: 'parameters' or 'averaged parameters', for whoever shows what they gave.
+      rows: of metrics of the run, up to that step; those of a sweep's networks are not here.
+      fingerprint: of all that was trained, as `result.json` has it; '' for a sweep's networks.
     """
 
     network: model.Network
     variables: model.Variables
     step: int
     what: str = "parameters"
+    rows: Sequence[Mapping[str, Any]] = ()
+    fingerprint: str = ""
 
 
 def load(
@@ -77,7 +81,9 @@ def load(
     for name, source in provenance.sources(config_lib.sources(experiment)).items():
         if source["sha256"] != found.meta.get("sources", {}).get(name, source)["sha256"]:
             warn(f"the source of {name} was changed since {workdir} was trained")
-    return from_tree(workdir, network, dataset, found.tree, found.step)
+    loaded = from_tree(workdir, network, dataset, found.tree, found.step)
+    fingerprint = digests.fingerprint(train.trained_of(found.tree))
+    return loaded._replace(rows=found.meta.get("rows", ()), fingerprint=fingerprint)
 
 
 def from_tree(

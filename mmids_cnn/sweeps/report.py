@@ -34,9 +34,7 @@ def page(
     """
     pictures = figures.draw(plan, results, winner, confirmed)
     shown = "".join(
-        f"<h2>{html.escape(one.title)}</h2>\n<figure><img alt={html.escape(json.dumps(one.title))} "
-        f'src="data:image/svg+xml;base64,{one.content}">\n'
-        f"<figcaption>{html.escape(one.caption)}</figcaption></figure>\n"
+        f"<h2>{html.escape(one.title)}</h2>\n{pages.figure(one.content, one.title, one.caption)}"
         for one in pictures
     )
     lead = best.get("summary", "Every trial diverged.")

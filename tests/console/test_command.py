@@ -21,7 +21,7 @@ from tests.support.suite import CommandLine
 ROOT = Path(__file__).parents[2]
 BASE = str(ROOT / "experiments" / "base.py")
 LEAVES = schema.flatten(base.get_config())
-COMMANDS = ["main", "evaluate", "predict", "reproduce", "compare"]
+COMMANDS = ["main", "evaluate", "predict", "reproduce", "compare", "report"]
 
 FROM_BASE = "from experiments import base\ndef get_config():\n    config = base.get_config()\n"
 FILES = {
@@ -224,6 +224,7 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
         "predict": {"workdir", "test_index", "many", "show", "checkpoint", "json"},
         "reproduce": {"workdir", "into", "progress"},
         "compare": {"sort", "csv", "json"},
+        "report": {"workdir"},
     }[command]
     assert set(re.findall(r"^  --(\w+): ", done.stdout, re.M)) == own | {"debug", "compilation_cache"}
     leaves = re.findall(r"^  --config\.([\w.]+)=", done.stdout, re.M)
@@ -488,6 +489,7 @@ OTHER: dict[str, Any] = {  # a value other than the default for every leaf
     "seed": 4294967295,
     "num_epochs": 2,
     "batch_size": 7,
+    "report": False,
     "dataset.name": "a name=with: signs",
     "dataset.data_dir": "~/x y",
     "dataset.archives": "a,b",

@@ -56,7 +56,7 @@ def test_experiments_go_by_their_names(installed: Path, environment: dict[str, s
 
     done = run("--config=base", "--config.num_epochs=1", "--config.model.channels=4")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].endswith("everything is in runs/base")
+    assert "; everything is in runs/base\n" in done.stdout
     done = run("--config=seeds", "--config.num_epochs=0")  # it imports two of the others
     assert done.stderr.startswith("error: config.num_epochs: expected an integer from 1 ")
     done = run("--config=bases")

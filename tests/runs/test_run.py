@@ -153,7 +153,7 @@ def expected_experiment(**leaves: Any) -> config_lib.Experiment:
 
 
 def test_run_folder_holds_what_is_promised_and_no_more(runs: Runs) -> None:
-    names = {"config.json", "provenance.json", "metrics.jsonl", "checkpoints", "result.json"}
+    names = {"config.json", "provenance.json", "metrics.jsonl", "checkpoints", "result.json", "report.html"}
     assert {path.name for path in (runs.work / "first").iterdir()} - {".lock"} == names
     steps = {path.name for path in (runs.work / "first" / "checkpoints").iterdir()}
     assert steps == {"5", "10"}
@@ -294,9 +294,11 @@ def test_plain_lines_without_a_terminal(runs: Runs) -> None:
     assert re.search(r"^epoch 2/2  600/600 images", shown, re.M)
     result = read(runs.work / "first", "result.json")
     accuracy = f"test accuracy {100 * result['test/accuracy']:.2f} % of 100 images"
-    assert lines[-3].startswith(accuracy)
-    assert lines[-3].endswith("after 2 epochs, 10 steps")
-    assert lines[-1] == f"parameters {result['fingerprint'][:16]}; everything is in first"
+    assert lines[-5].startswith(accuracy)
+    assert lines[-5].endswith("after 2 epochs, 10 steps")
+    assert lines[-3] == f"parameters {result['fingerprint'][:16]}; everything is in first"
+    assert lines[-2] == "report: first/report.html"
+    assert lines[-1].startswith("next: python -m mmids_cnn.evaluate --workdir=first, or predict ")
 
 
 def test_bar_on_a_terminal(runs: Runs) -> None:
@@ -319,7 +321,7 @@ def test_same_command_on_a_finished_run_shows_its_result(runs: Runs) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         lines = done.stdout.splitlines()
         assert lines[0] == "first: finished already; its result:"
-        assert lines[1:] == runs.shown["first"].splitlines()[-3:]
+        assert lines[1:] == runs.shown["first"].splitlines()[-5:]
     assert contents(runs.work / "first") == before
 
 
@@ -718,6 +720,6 @@ def test_summary_of_a_result(runs: Runs) -> None:
     text = run_folder.summary(result | {"test/count": 10_000, "step": 4690, "epoch": 10.0}, Path("runs/base"))
     assert text.startswith("test accuracy 98.77 % of 10,000 images ")
     assert "after 10 epochs, 4,690 steps\n12.3 s: data " in text
-    assert text.endswith("everything is in runs/base")
+    assert "; everything is in runs/base\nnext: python -m mmids_cnn.evaluate --workdir=runs/base, " in text
     text = run_folder.summary(result | {"step": 1, "epoch": 1.0}, Path("runs/base"))
     assert "after 1 epoch, 1 step\n" in text

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = "mmids_cnn"
-COMMANDS = {"main", "evaluate", "predict", "reproduce", "compare"}
+COMMANDS = {"main", "evaluate", "predict", "reproduce", "compare", "report"}
 GROUND = {"errors"}
 BELOW = {"datasets", "devices", "storage"}  # wings that the core stands on
 CORE_FOLDERS = {"networks", "layers"}
@@ -15,7 +15,7 @@ ONLY_IN = {  # what else may be imported, and where alone
     "tensorflow_datasets": {"datasets.builder", "datasets.cache", "datasets.catalogue"},
     "optuna": {"sweeps.study"},
     "ray": {"populations.cluster"},
-    "matplotlib": {"pages.axes", "pages.svg", "sweeps.figures", "sweeps.scales"},
+    "matplotlib": {"pages.axes", "pages.svg", "runs.figures", "sweeps.figures", "sweeps.scales"},
     "orbax": {"storage.checkpoints", "storage.seal"},
     "tensorboardX": {"runs.tensorboard"},
     "PIL": {"deploy.pictures", "deploy.shifts"},
@@ -23,7 +23,8 @@ ONLY_IN = {  # what else may be imported, and where alone
     **{name: set[str]() for name in ("tensorflow", "onnx", "tensorboard", "safetensors")},
 }
 NO_JAX = (
-    *("main", "evaluate", "predict", "reproduce", "compare", "config", "schema", "dotted", "data", "metrics"),
+    *("main", "evaluate", "predict", "reproduce", "compare", "report"),
+    *("config", "schema", "dotted", "data", "metrics"),
     *("networks", "errors", "datasets", "datasets.source", "datasets.cache", "datasets.idx"),
     "datasets.catalogue",
     *("storage.files", "devices.cores", "devices.compilation", "console.command", "console.experiment_file"),

@@ -65,6 +65,7 @@ _VALID = {
         *("--show=seen.png", "photo.png"),
     ],
     "compare": ["run", "--sort=date", "--csv=false"],
+    "report": ["--workdir=run", "--compilation_cache=cache"],
     "reproduce": ["--workdir=run", "--into=again", "--progress=none", "--compilation_cache=cache"],
 }
 _DASHES = ("", "-", "---", " --", "\N{EM DASH}", "\N{EN DASH}", "\N{MINUS SIGN}", "--no", "-- ")

@@ -69,7 +69,7 @@ class Place(NamedTuple):
         return [
             *(sys.executable, "-m", "mmids_cnn.main", file),
             *(f"--workdir={workdir}", f"--config.num_epochs={EPOCHS}", "--config.batch_size=32"),
-            f"--config.model.channels={CHANNELS}",
+            *(f"--config.model.channels={CHANNELS}", "--config.report=False"),
             *("--config.dataset.name=fashion_mnist", f"--config.dataset.archives={self.root}/archives"),
             *overrides,
         ]

@@ -61,6 +61,7 @@ _VALID = {
     ],
     "evaluate": ["--workdir=run", "--split=test", "--views=5", "--compilation_cache=cache"],
     "predict": ["--workdir=run", "--test_index=0", "--test_index=7", "--checkpoint=best", "photo.png"],
+    "draw": ["--workdir=run", "--checkpoint=best", "--compilation_cache=cache"],
     "compare": ["run", "--sort=date", "--csv=false"],
     "reproduce": ["--workdir=run", "--into=again", "--progress=none", "--compilation_cache=cache"],
 }

@@ -381,7 +381,7 @@ function start() {
     });
     paintMap(at("enlarged"), block, map);
     const from = block.number ? `the ${channels} maps of block ${block.number}, each` : "the image";
-    const plus = bias ? ` Then ${bias[map] < 0 ? "\u2212" : "+"} ${Math.abs(bias[map]).toFixed(2)}.` : "";
+    const plus = bias ? ` Then ${bias[map] < 0 ? "\u2212" : "+"} ${Math.abs(bias[map]).toPrecision(2)}.` : "";
     at("reads").textContent =
       `Block ${block.number + 1}, map ${map + 1}: sums ${from} under a ${rows}\u00d7${columns} kernel ` +
       `that slides over it; orange adds, blue takes away.${plus} What is below 0 becomes 0.`;

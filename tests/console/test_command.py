@@ -21,7 +21,7 @@ from tests.support.suite import CommandLine
 ROOT = Path(__file__).parents[2]
 BASE = str(ROOT / "experiments" / "base.py")
 LEAVES = schema.flatten(base.get_config())
-COMMANDS = ["main", "evaluate", "predict", "reproduce", "compare", "report"]
+COMMANDS = ["main", "evaluate", "predict", "reproduce", "compare", "report", "draw"]
 
 FROM_BASE = "from experiments import base\ndef get_config():\n    config = base.get_config()\n"
 FILES = {
@@ -223,6 +223,7 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
         },
         "predict": {"workdir", "test_index", "many", "show", "checkpoint", "json"},
         "reproduce": {"workdir", "into", "progress"},
+        "draw": {"workdir", "checkpoint"},
         "compare": {"sort", "csv", "json"},
         "report": {"workdir"},
     }[command]
@@ -248,7 +249,7 @@ def test_help_that_cannot_be_written(tmp_path: Path, no_jax: str, to: str, statu
     assert "unexpected" not in done.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS[1:4])
+@pytest.mark.parametrize("command", COMMANDS[1:5])
 def test_folder_without_a_run(forked: forking.Forking, tmp_path: Path, command: str) -> None:
     picture = ["--test_index=0"] if command == "predict" else []
     for workdir, shown in (
@@ -265,7 +266,7 @@ def test_folder_without_a_run(forked: forking.Forking, tmp_path: Path, command: 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["evaluate", "reproduce"])
+@pytest.mark.parametrize("command", ["evaluate", "reproduce", "draw"])
 def test_commands_without_arguments_refuse_them(command_line: CommandLine, no_jax: str, command: str) -> None:
     done = command_line(command, "stray", PYTHONPATH=no_jax)
     assert done.stderr == "error: expected flags only, got the argument 'stray'; remove it\n"
@@ -623,7 +624,7 @@ def test_experiment_files_build_on_their_neighbours(resolved: Resolved, tmp_path
 
 def test_importing_the_commands_does_nothing(tmp_path: Path, no_jax: str) -> None:
     code = (
-        "from absl import flags\nfrom mmids_cnn import evaluate, main, predict, reproduce\n"
+        "from absl import flags\nfrom mmids_cnn import draw, evaluate, main, predict, reproduce\n"
         "print({'config', 'workdir', 'debug', 'checkpoint'} & set(flags.FLAGS))"
     )
     done = subprocess.run(

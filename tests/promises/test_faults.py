@@ -112,7 +112,7 @@ def test_output_that_cannot_be_written(place: Place, unbroken: Path, to: str, li
     assert bits(place.work / "run") == bits(unbroken)
 
 
-@pytest.mark.parametrize("module", ["evaluate", "predict", "reproduce"])
+@pytest.mark.parametrize("module", ["evaluate", "predict", "reproduce", "draw"])
 def test_answer_that_cannot_be_written(place: Place, unbroken: Path, module: str) -> None:
     """It is nowhere else, unlike what a run shows."""
     processes.fresh(unbroken, place.work / "run")

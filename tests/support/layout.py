@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = "mmids_cnn"
-COMMANDS = {"main", "evaluate", "predict", "reproduce", "compare", "report"}
+COMMANDS = {"main", "evaluate", "predict", "reproduce", "compare", "report", "draw"}
 GROUND = {"errors"}
 BELOW = {"datasets", "devices", "storage"}  # wings that the core stands on
 CORE_FOLDERS = {"networks", "layers"}
@@ -23,7 +23,8 @@ ONLY_IN = {  # what else may be imported, and where alone
     **{name: set[str]() for name in ("tensorflow", "onnx", "tensorboard", "safetensors")},
 }
 NO_JAX = (
-    *("main", "evaluate", "predict", "reproduce", "compare", "report"),
+    *("main", "evaluate", "predict", "reproduce", "compare", "report", "draw"),
+    "deploy.draw_page",
     *("config", "schema", "dotted", "data", "metrics"),
     *("networks", "errors", "datasets", "datasets.source", "datasets.cache", "datasets.idx"),
     "datasets.catalogue",

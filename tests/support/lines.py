@@ -64,6 +64,7 @@ _VALID = {
         *("--workdir=run", "--test_index=0", "--test_index=7", "--checkpoint=best", "--many"),
         *("--show=seen.png", "photo.png"),
     ],
+    "draw": ["--workdir=run", "--checkpoint=best", "--compilation_cache=cache"],
     "compare": ["run", "--sort=date", "--csv=false"],
     "report": ["--workdir=run", "--compilation_cache=cache"],
     "reproduce": ["--workdir=run", "--into=again", "--progress=none", "--compilation_cache=cache"],

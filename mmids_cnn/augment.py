@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import dotted
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import dotted
 
 # Binary digits after the point: of the entries of a matrix, of shifts, and of the places between pixels. All
 # stay within 32 bits for images of up to 4,096 pixels a side, as entries are below 4 (scale <= 0.5, shear

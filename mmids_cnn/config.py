@@ -10,9 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmids_cnn import dotted, metrics, networks, schema
+from mmids_cnn import metrics, networks
 from mmids_cnn.errors import ConfigError
-from mmids_cnn.schema import leaf, named, one_of
+from mmids_cnn.settings import dotted, schema
+from mmids_cnn.settings.schema import leaf, named, one_of
 
 
 def _folder(expects: str) -> Any:

@@ -9,8 +9,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int32
 
-from mmids_cnn import dotted
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import dotted
 
 
 def cross_entropy(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from mmids_cnn import dotted
+from mmids_cnn.settings import dotted
 
 ALWAYS = ("loss", "accuracy")  # every run is scored by these, and compared by them
 

@@ -12,9 +12,9 @@ from flax import traverse_util
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import dotted
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.networks import NETWORKS
+from mmids_cnn.settings import dotted
 
 Params = Mapping[str, Any]
 """Parameters by layer: `kernel` and `bias` of each `ConvPool_i` and of `Dense_0`, float32."""

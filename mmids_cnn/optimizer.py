@@ -10,8 +10,8 @@ import optax
 from jaxtyping import Array, Float, Int32
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import dotted, schema
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import dotted, schema
 
 if TYPE_CHECKING:
     Hyperparams = Any

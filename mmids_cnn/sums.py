@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from mmids_cnn import dotted, metrics
+from mmids_cnn import metrics
+from mmids_cnn.settings import dotted
 
 
 class Sums(flax.struct.PyTreeNode):

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from experiments import base
 from mmids_cnn import config as config_lib
-from mmids_cnn import schema
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import schema
 
 NAN, INF = math.nan, math.inf
 

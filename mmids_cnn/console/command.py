@@ -14,11 +14,11 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mmids_cnn import schema
 from mmids_cnn.console import experiment_file, explain, signals
 from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.devices import compilation, cores
 from mmids_cnn.errors import ConfigError, FaultError, UserError
+from mmids_cnn.settings import schema
 
 _ARGUMENTS: list[str] = []
 _FLAG = re.compile(r"--?[^\W\d]")  # how a flag begins; a negative number does not

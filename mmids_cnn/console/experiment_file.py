@@ -13,8 +13,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmids_cnn import dotted, networks
+from mmids_cnn import networks
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import dotted
 
 _SHIPPED = Path(__file__).parents[1] / "shipped"  # there where the package is installed from a wheel
 _ROOT = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from typing import Any
 
 from absl import flags
 
-from mmids_cnn import schema
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import schema
 
 
 def unparsable(

@@ -9,8 +9,8 @@ A batch is cut into slices, on a CPU of 32 examples, unless the network has othe
 import dataclasses
 from typing import NamedTuple
 
-from mmids_cnn import dotted
-from mmids_cnn.schema import Leaf, Rule, leaf
+from mmids_cnn.settings import dotted
+from mmids_cnn.settings.schema import Leaf, Rule, leaf
 
 _CHANNELS = "a non-empty tuple of integers from 1 to 2**16, such as (16, 32, 32)"
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data as data_lib
-from mmids_cnn import loop, schema, train
+from mmids_cnn import loop, train
 from mmids_cnn.devices import device
+from mmids_cnn.settings import schema
 from mmids_cnn.storage import digests
 
 State = dict[str, np.ndarray]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import schema
 from mmids_cnn.errors import RunError, UserError
 from mmids_cnn.pages import statistics
 from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.settings import schema
 from mmids_cnn.storage import files
 
 METRIC = "test/accuracy"

@@ -14,10 +14,11 @@ import jax
 
 import mmids_cnn
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, dotted
+from mmids_cnn import data
 from mmids_cnn.devices import device
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.settings import dotted
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, schema, score
+from mmids_cnn import data, score
+from mmids_cnn.settings import schema
 from mmids_cnn.train import TrainState
 
 FOLDER = "tensorboard"

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import metrics, schema
+from mmids_cnn import metrics
 from mmids_cnn.config import Experiment
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import schema
 from mmids_cnn.sweeps import space
 from mmids_cnn.sweeps.plan import Axis, Plan, Sweep, vary
 

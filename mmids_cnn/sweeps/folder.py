@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmids_cnn import dotted
 from mmids_cnn.config import Experiment
 from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.settings import dotted
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import config as sweep_config
 from mmids_cnn.sweeps import plan as plan_lib

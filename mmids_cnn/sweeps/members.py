@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 from flax import traverse_util
 
-from mmids_cnn import data, dotted, model
+from mmids_cnn import data, model
 from mmids_cnn.config import Experiment
 from mmids_cnn.errors import RunError
 from mmids_cnn.populations import ledger
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
 from mmids_cnn.runs.trained import Trained
+from mmids_cnn.settings import dotted
 from mmids_cnn.sweeps import folder as sweep_folder
 
 

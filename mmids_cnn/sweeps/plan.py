@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import dotted, metrics, schema
+from mmids_cnn import metrics
 from mmids_cnn.config import Experiment
-from mmids_cnn.schema import leaf, one_of
+from mmids_cnn.settings import dotted, schema
+from mmids_cnn.settings.schema import leaf, one_of
 from mmids_cnn.sweeps import space
 
 _COMBINATIONS = 4096  # of values at the borders of the space, tried together at most

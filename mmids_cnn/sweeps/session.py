@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmids_cnn import data, schema
+from mmids_cnn import data
 from mmids_cnn.config import Experiment
 from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.errors import NonFiniteError
@@ -15,6 +15,7 @@ from mmids_cnn.populations.executor import Executor
 from mmids_cnn.populations.ledger import BASE, Ledger, Member
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import provenance
+from mmids_cnn.settings import schema
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import results as result_files

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, dotted
+from mmids_cnn import data
 from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.settings import dotted
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps.plan import Plan

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import pytest
 
 from experiments import base
-from mmids_cnn import schema
 from mmids_cnn.console.terminal import MODES
+from mmids_cnn.settings import schema
 from tests.support import forking, idx_files, lines
 from tests.support.suite import CommandLine
 
@@ -436,7 +436,8 @@ def test_home_that_cannot_be_written(
 # What a correct command line resolves to: the real entry point, but for the training.
 RESOLVES = """
 import json, sys
-from mmids_cnn import main, schema
+from mmids_cnn import main
+from mmids_cnn.settings import schema
 from mmids_cnn.console import command
 from mmids_cnn.runs import run
 run.execute = lambda experiment, workdir, terminal: print(

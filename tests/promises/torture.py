@@ -39,8 +39,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import schema
 from mmids_cnn.console import experiment_file
+from mmids_cnn.settings import schema
 from mmids_cnn.storage import files
 from tests.support import everything, forking, processes
 from tests.support.processes import ROOT, Place

@@ -8,7 +8,7 @@ PACKAGE = "mmids_cnn"
 COMMANDS = {"main", "evaluate", "predict", "reproduce", "compare", "report", "draw"}
 GROUND = {"errors"}
 BELOW = {"datasets", "devices", "storage"}  # wings that the core stands on
-CORE_FOLDERS = {"networks", "layers"}
+CORE_FOLDERS = {"networks", "layers", "settings"}
 ABOVE = {"console", "pages", "runs", "populations", "sweeps", "deploy"}  # wings that stand on the core
 FLOORS = {"runs": 1, "populations": 1, "sweeps": 2, "deploy": 2, "command": 3}  # others are below these
 ONLY_IN = {  # what else may be imported, and where alone
@@ -25,7 +25,7 @@ ONLY_IN = {  # what else may be imported, and where alone
 NO_JAX = (
     *("main", "evaluate", "predict", "reproduce", "compare", "report", "draw"),
     "deploy.draw_page",
-    *("config", "schema", "dotted", "data", "metrics"),
+    *("config", "settings.schema", "settings.dotted", "data", "metrics"),
     *("networks", "errors", "datasets", "datasets.source", "datasets.cache", "datasets.idx"),
     "datasets.catalogue",
     *("storage.files", "devices.cores", "devices.compilation", "console.command", "console.experiment_file"),
@@ -76,7 +76,7 @@ def _imported(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
                 yield name.partition(".")[0]
 
 
-_OF_NETWORKS = {"networks", "layers", "dotted", "schema", "errors"}
+_OF_NETWORKS = {"networks", "layers", "settings", "errors"}
 
 
 def wing(module: str) -> str:

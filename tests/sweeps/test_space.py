@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from experiments import architecture_sweep, lr_sweep, seeds
 from mmids_cnn import config as config_lib
-from mmids_cnn import schema
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.optimizer import Hyperparams
+from mmids_cnn.settings import schema
 from mmids_cnn.sweeps import config as sweep_config
 from mmids_cnn.sweeps import plan as plan_lib
 from mmids_cnn.sweeps import space

@@ -20,12 +20,12 @@ import optuna
 import pytest
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import schema
 from mmids_cnn.console import experiment_file
 from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.errors import FaultError, NonFiniteError, RunError
 from mmids_cnn.populations import executor
 from mmids_cnn.runs import run
+from mmids_cnn.settings import schema
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import plan, study, sweep, trials

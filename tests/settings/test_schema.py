@@ -7,8 +7,9 @@ import pytest
 
 from experiments import base
 from mmids_cnn import config as config_lib
-from mmids_cnn import losses, optimizer, schema
+from mmids_cnn import losses, optimizer
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import schema
 
 
 def test_flatten_mappings_config_dicts_and_experiments_alike() -> None:

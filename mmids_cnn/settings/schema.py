@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmids_cnn import dotted
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import dotted
 
 _PLAIN = (bool, int, float, str)
 
@@ -63,7 +63,7 @@ def named(module: str, table: str, **more: Any) -> Any:
 
 def table_keys(module: str, table: str) -> tuple[str, ...]:
     """The keys of a dict that a module of this package defines, from its source."""
-    path = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+    path = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
     for node in ast.parse(path.read_text()).body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if isinstance(target, ast.Name) and target.id == table:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mmids_cnn import dotted
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.settings import dotted
 
 
 @pytest.fixture

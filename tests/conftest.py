@@ -30,6 +30,7 @@ SLOW_FILES = (
     "test_score.py",
     "test_optimizer.py",
     "test_feed.py",
+    "test_graph.py",
     "test_layers.py",
     "test_train.py",
     "test_experiments.py",

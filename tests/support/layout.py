@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = "mmids_cnn"
-COMMANDS = {"main", "evaluate", "predict", "reproduce", "compare", "report", "draw"}
+COMMANDS = {"main", "evaluate", "predict", "reproduce", "compare", "report", "draw", "export"}
 GROUND = {"errors"}
 BELOW = {"datasets", "devices", "storage"}  # wings that the core stands on
 CORE_FOLDERS = {"networks", "layers", "settings"}
@@ -19,12 +19,14 @@ ONLY_IN = {  # what else may be imported, and where alone
     "orbax": {"storage.checkpoints", "storage.seal"},
     "tensorboardX": {"runs.tensorboard"},
     "PIL": {"deploy.pictures", "deploy.shifts"},
+    "onnx": {"deploy.onnx_graph"},
+    "onnxruntime": {"deploy.onnx_graph"},
     "rich": {"console.terminal", "sweeps.progress"},
-    **{name: set[str]() for name in ("tensorflow", "onnx", "tensorboard", "safetensors")},
+    **{name: set[str]() for name in ("tensorflow", "tensorboard", "safetensors")},
 }
 NO_JAX = (
-    *("main", "evaluate", "predict", "reproduce", "compare", "report", "draw"),
-    "deploy.draw_page",
+    *("main", "evaluate", "predict", "reproduce", "compare", "report", "draw", "export"),
+    *("deploy.draw_page", "deploy.reader"),
     *("config", "settings.schema", "settings.dotted", "data", "metrics"),
     *("networks", "errors", "datasets", "datasets.source", "datasets.cache", "datasets.idx"),
     "datasets.catalogue",

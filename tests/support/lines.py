@@ -67,6 +67,7 @@ _VALID = {
     "draw": ["--workdir=run", "--checkpoint=best", "--compilation_cache=cache"],
     "compare": ["run", "--sort=date", "--csv=false"],
     "report": ["--workdir=run", "--compilation_cache=cache"],
+    "export": ["--workdir=run", "--format=onnx,safetensors", "--checkpoint=newest", "--to=out"],
     "reproduce": ["--workdir=run", "--into=again", "--progress=none", "--compilation_cache=cache"],
 }
 _DASHES = ("", "-", "---", " --", "\N{EM DASH}", "\N{EN DASH}", "\N{MINUS SIGN}", "--no", "-- ")

@@ -12,15 +12,15 @@ def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
     config.num_epochs = 1
-    config.batch_size = 64
+    config.batch_size = 32
     config.model = ConfigDict(
-        {"name": "norm_net", "channels": (16, 32, 64), "depths": (1, 1, 1), "dropout": 0.0}
+        {"name": "norm_net", "channels": (24, 48, 64), "depths": (1, 2, 2), "dropout": 0.0}
     )
-    config.optimizer.learning_rate = 0.01
+    config.optimizer.learning_rate = 1.5e-2
     config.optimizer.schedule = "one_cycle"
-    config.optimizer.warmup_fraction = 0.3
-    config.train.label_smoothing = 0.1
-    config.train.average_decay = 0.97
+    config.optimizer.warmup_fraction = 0.2
+    config.train.label_smoothing = 0.13
+    config.train.average_decay = 0.9
 
     config.report = False
     config.eval.every_epochs = 0

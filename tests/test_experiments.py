@@ -11,7 +11,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, train
 from mmids_cnn.console import experiment_file
 from mmids_cnn.sweeps import config as sweep_config
-from tests.support.suite import ROOT
+from tests.support.suite import ROOT, BatchOf
 
 FILES = sorted((ROOT / "experiments").glob("*.py"))
 SWEEPS = [path for path in FILES if "sweep" in experiment_file.load(str(path))]
@@ -30,8 +30,18 @@ def test_sweep_is_around_an_experiment_and_held_out_images(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SINGLE, ids=[path.stem for path in SINGLE])
-def test_experiment_trains_two_steps(path: Path, small: data.Dataset) -> None:
+def test_experiment_fits_its_images(path: Path, small: data.Dataset, batch_of: BatchOf) -> None:
+    """In the abstract: what the recipes are made of is trained in the tests of each."""
     experiment = config_lib.resolve(experiment_file.load(str(path)))
+    state, batch = train.init_state(experiment, small), batch_of(range(8), 8)
+    after, sums = jax.eval_shape(train.train_step, state, batch)
+    shapes = [[x.shape for x in jax.tree.leaves(tree)] for tree in (after, state)]
+    assert shapes[0] == shapes[1] and "accuracy" in sums.totals
+
+
+@pytest.mark.parametrize("name", ["base", "fast", "own_network", "own_parts"])
+def test_experiment_trains_two_steps(name: str, small: data.Dataset) -> None:
+    experiment = config_lib.resolve(experiment_file.load(name))
     experiment = dataclasses.replace(experiment, batch_size=min(experiment.batch_size, 500))
     batches = feed.make(experiment, small.splits["train"])
     state = train.init_state(experiment, small)

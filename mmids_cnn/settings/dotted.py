@@ -238,6 +238,11 @@ def _source(name: str) -> Path | None:
 
 def _where(error: BaseException) -> str:
     """The line of one's own that an error comes from, as far as it is known."""
-    others = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parents[1]), "<")
+    others = (
+        sysconfig.get_path("stdlib"),
+        sysconfig.get_path("purelib"),
+        str(Path(__file__).parents[1]),
+        "<",
+    )
     own = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(others)]
     return f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""

@@ -366,7 +366,8 @@ plt.show()
 # %%
 network = point.state.program.network
 start = time.perf_counter()
-parts = [model.predict_proba(network, point.state.variables, part) for part in np.split(test_images, 100)]
+probabilities_of = jax.jit(model.predict_proba, static_argnums=0)
+parts = [probabilities_of(network, point.state.variables, part) for part in np.split(test_images, 100)]
 probabilities = np.concatenate(parts)
 said = probabilities.argmax(-1)
 right = float((said == test_labels).mean())
@@ -405,7 +406,7 @@ plt.show()
 # `onecold(m(new_image), 0:9)`
 
 # %%
-answer = model.predict_proba(network, point.state.variables, test_images[0])
+answer = probabilities_of(network, point.state.variables, test_images[0])
 print(
     "says", int(answer.argmax()), "is", int(test_labels[0]), "with probability", round(float(answer.max()), 4)
 )

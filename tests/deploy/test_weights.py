@@ -84,8 +84,7 @@ def test_other_numbers_than_float32() -> None:
         np.testing.assert_array_equal(found[f"params/{kind}"], array)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "shape"), [*zip(NETWORKS, SHAPES * 2, strict=True)])
 def test_reader_gives_the_answers_of_jax(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     network, images = made(name, shape), images_of(shape)
     (tmp_path / "it").write_bytes(weights.encode([network], {}))

@@ -29,6 +29,7 @@ from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.datasets import cache, classes
 from mmids_cnn.errors import ConfigError
+from mmids_cnn.pages import statistics
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
@@ -188,12 +189,10 @@ def _rows(counts: np.ndarray, names: Sequence[str]) -> Sequence[tuple[object, ..
     """How each class fared, from the confusion counts."""
     rows: list[tuple[object, ...]] = []
     titles = [classes.title(names, label) for label in range(len(counts))]
-    for label, row in enumerate(counts):
-        wrong = row.copy()
-        wrong[label] = 0
-        taken_for = f"{titles[wrong.argmax()]} ({wrong.max()} times)" if wrong.any() else "-"
-        share = metrics.metric("accuracy").show(row[label] / max(row.sum(), 1))
-        rows.append((titles[label], f"{row.sum():,}", share, taken_for))
+    for title, one in zip(titles, statistics.by_class(counts), strict=True):
+        taken_for = "-" if one.taken_for is None else f"{titles[one.taken_for]} ({one.times} times)"
+        share = metrics.metric("accuracy").show(one.recall or 0.0)
+        rows.append((title, f"{one.size:,}", share, taken_for))
     return rows
 
 

@@ -3,45 +3,20 @@
 import importlib.metadata
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 import mmids_cnn
-from mmids_cnn import config as config_lib
 from mmids_cnn import data, metrics
 from mmids_cnn.deploy import graph, onnx_graph, weights
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import ensemble
-from mmids_cnn.runs.trained import Trained
+from mmids_cnn.runs.trained import Member
 
 ONNX, SAFETENSORS = "model.onnx", "model.safetensors"
-FILES = {"onnx": ONNX, "safetensors": SAFETENSORS}
-"""The file of each format."""
-
 TOLERANCE = 1e-4
 """By how much a logit may be off, as a share of the largest, which counts as 1 where it is smaller."""
-
-
-class Member(Protocol):
-    """A network with where it comes from, as `sweeps.members` has it."""
-
-    @property
-    def workdir(self) -> Path:
-        """The folder of its run or sweep."""
-
-    @property
-    def experiment(self) -> config_lib.Experiment:
-        """Its experiment."""
-
-    @property
-    def trained(self) -> Trained:
-        """The network."""
-
-    @property
-    def title(self) -> str:
-        """What it is, in words."""
 
 
 class Scored(NamedTuple):

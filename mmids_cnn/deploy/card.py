@@ -16,7 +16,7 @@ from mmids_cnn.deploy import bundle, weights
 from mmids_cnn.pages import statistics
 from mmids_cnn.runs import compare
 from mmids_cnn.runs import folder as run_folder
-from mmids_cnn.storage import files
+from mmids_cnn.runs.trained import Member
 
 NAME = "MODEL_CARD.md"
 
@@ -24,7 +24,7 @@ _CONFUSIONS = 10  # how many are listed
 
 
 def write(
-    members: Sequence[bundle.Member],
+    members: Sequence[Member],
     dataset: data.Dataset,
     scored: bundle.Scored,
     parity: bundle.Parity | None,
@@ -57,7 +57,7 @@ def write(
     return "\n\n".join(said) + "\n"
 
 
-def _state(member: bundle.Member, dataset: data.Dataset) -> str:
+def _state(member: Member, dataset: data.Dataset) -> str:
     """What a network is, and whether its training had ended."""
     experiment, folder = member.experiment, member.workdir
     if not (folder / run_folder.CONFIG).exists():  # a sweep keeps what it has confirmed, after the last step
@@ -65,11 +65,11 @@ def _state(member: bundle.Member, dataset: data.Dataset) -> str:
     total = experiment.num_epochs * train.steps_per_epoch(
         len(dataset.splits["train"].labels), experiment.batch_size
     )
-    if not (folder / run_folder.RESULT).exists():
+    result = run_folder.result(folder)
+    if result is None:
         return f"{_text(member.title)}, **an unfinished run**, which was to take {total:,} steps"
-    last = files.read_sealed(folder / run_folder.RESULT)["step"]
-    if last != member.trained.step:
-        return f"{_text(member.title)}, a checkpoint before its end after step {last:,}"
+    if result["step"] != member.trained.step:
+        return f"{_text(member.title)}, a checkpoint before its end after step {result['step']:,}"
     return f"{_text(member.title)}, a finished run"
 
 
@@ -86,7 +86,7 @@ def _files(contents: Mapping[str, bytes]) -> str:
 
 
 def _figures(
-    members: Sequence[bundle.Member],
+    members: Sequence[Member],
     dataset: data.Dataset,
     scored: bundle.Scored,
     parity: bundle.Parity | None,
@@ -119,20 +119,11 @@ def _score(scores: Mapping[str, float | int]) -> tuple[str, ...]:
 
 
 def _errors(dataset: data.Dataset, confusion: np.ndarray) -> str:
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    lead = f"{wrong.sum():,} of {confusion.sum():,} images are taken for another class."
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
-    pairs = [(label, said) for label, said in zip(*np.unravel_index(order, wrong.shape), strict=True)]
+    count = confusion.sum()
+    lead = f"{count - np.trace(confusion):,} of {count:,} images are taken for another class."
     rows = [
-        (
-            _class(dataset, label),
-            _class(dataset, said),
-            f"{wrong[label, said]:,}",
-            f"{confusion[label].sum():,}",
-        )
-        for label, said in pairs
-        if wrong[label, said]
+        (_class(dataset, label), _class(dataset, said), f"{times:,}", f"{confusion[label].sum():,}")
+        for label, said, times in statistics.confused(confusion)[:_CONFUSIONS]
     ]
     if not rows:
         return lead
@@ -153,7 +144,7 @@ def _data(dataset: data.Dataset) -> str:
     )
 
 
-def _recipe(members: Sequence[bundle.Member]) -> str:
+def _recipe(members: Sequence[Member]) -> str:
     base = config_lib.resolve(experiment_file.load("base"))
     said = []
     for member in _one_a_folder(members):
@@ -178,13 +169,13 @@ def _limits(dataset: data.Dataset) -> str:
     )
 
 
-def _licences(members: Sequence[bundle.Member], dataset: data.Dataset) -> str:
+def _licences(members: Sequence[Member], dataset: data.Dataset) -> str:
     shipped = dataset.name == "mnist" and not any(one.experiment.dataset.archives for one in members)
     of_data = "CC BY-SA 3.0, © Yann LeCun, Corinna Cortes and Christopher J.C. Burges"
     return f"Weights: MIT, as the code of mmids_cnn. Data: {of_data if shipped else 'that of the data set'}."
 
 
-def _again(members: Sequence[bundle.Member]) -> str:
+def _again(members: Sequence[Member]) -> str:
     said = []
     for member in _one_a_folder(members):
         record = run_folder.provenance(member.workdir)
@@ -207,7 +198,7 @@ def _again(members: Sequence[bundle.Member]) -> str:
     return "\n\n".join([*said, "Fingerprints of the weights:", "\n".join(prints)])
 
 
-def _one_a_folder(members: Sequence[bundle.Member]) -> list[bundle.Member]:
+def _one_a_folder(members: Sequence[Member]) -> list[Member]:
     return list({member.workdir: member for member in reversed(members)}.values())[::-1]
 
 

@@ -1,6 +1,5 @@
 """Pictures of any kind as images of a data set's shape."""
 
-import io
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mmids_cnn.deploy import ink
 from mmids_cnn.errors import DataError
+from mmids_cnn.pages import png
 
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535  # a larger picture is refused before it is decoded
 # Pillow reads many more, one of them (EPS) by running a program on the file's content.
@@ -102,10 +102,7 @@ def sheet(images: Sequence[UInt8[np.ndarray, "height width channels"]]) -> bytes
     """Images beside one another, enlarged so that each pixel is a square, as a PNG file."""
     gap = np.full((images[0].shape[0], 1, images[0].shape[2]), 128, np.uint8)
     row = np.concatenate([part for image in images for part in (gap, image)][1:], axis=1)
-    picture = Image.fromarray(row.squeeze(-1) if row.shape[-1] == 1 else row)
-    buffer = io.BytesIO()
-    picture.resize((8 * picture.width, 8 * picture.height), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png.png(row.repeat(8, 0).repeat(8, 1))
 
 
 def _decode(path: Path) -> Image.Image:

@@ -5,7 +5,6 @@ Lengths are pixels of an image of 28 by 28, others in proportion to the shorter 
 depends on the way, the severity and its position alone.
 """
 
-import io
 import math
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 from jaxtyping import UInt8
-from PIL import Image
 
 from mmids_cnn import augment
+from mmids_cnn.pages import png
 
 SEVERITIES = range(1, 6)
 
@@ -102,10 +101,7 @@ def picture(image: UInt8[np.ndarray, "height width channels"]) -> bytes:
     for index, (_, _, after) in enumerate(changed(image[None])):
         rows[index // len(SEVERITIES)].append(after[0])
     grid = np.concatenate([np.concatenate(row, 1) for row in rows])
-    pixels = grid.repeat(3, 0).repeat(3, 1)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png.png(grid.repeat(3, 0).repeat(3, 1))
 
 
 def _unit(images: Images) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from flax import serialization
 
-from mmids_cnn import model
+from mmids_cnn import model, train
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.storage import digests
 
@@ -31,12 +31,9 @@ _KINDS = {"float": "F", "bfloat": "BF", "int": "I", "uint": "U", "bool": "BOOL"}
 
 def fingerprint(variables: model.Variables) -> str:
     """SHA-256 over variables as a run's `result.json` has it, where the run kept no average beside them."""
-    params, others = (
-        dict(variables["params"]),
-        {name: variables[name] for name in variables if name != "params"},
-    )
-    tree = params | {f"{name} (collection)" if name in params else name: others[name] for name in others}
-    return digests.fingerprint(serialization.to_state_dict(tree))
+    saved = serialization.to_state_dict(variables)
+    others = {name: saved[name] for name in saved if name != "params"}
+    return digests.fingerprint(train.trained_of({"params": saved["params"], "collections": others}))
 
 
 def encode(

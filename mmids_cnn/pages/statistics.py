@@ -132,9 +132,9 @@ class Bin(NamedTuple):
 
 def log_probabilities(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
     """Logarithms of the probabilities, in float64."""
-    high = logits.astype(np.float64)
-    high -= high.max(-1, keepdims=True)
-    return high - np.log(np.exp(high).sum(-1, keepdims=True))
+    import scipy.special
+
+    return scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
 
 
 def log_loss(logs: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:

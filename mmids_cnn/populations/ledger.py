@@ -143,7 +143,7 @@ class Ledger:
         if len(found) < len(members) or len({entry.step for entry in found}) != 1:
             return Progress()
         once = {entry.state_digest: entry for entry in found}  # a file is read once for all its members
-        arrays = {digest: self._arrays(entry) for digest, entry in once.items()}
+        arrays = {digest: self._whole(entry) for digest, entry in once.items()}
         whole = {digest: one for digest, one in arrays.items() if one is not None}
         if len(whole) < len(arrays):
             return Progress()
@@ -172,7 +172,7 @@ class Ledger:
     def forget_without_state(self) -> None:
         """Forgets members whose state was kept and is damaged by now: they are to be trained again."""
         for entry in {entry.state_digest: entry for entry in self._entries.values() if entry.state}.values():
-            if self._arrays(entry) is None:
+            if self._whole(entry) is None:
                 for member in [m for m, e in self._entries.items() if e.state_digest == entry.state_digest]:
                     del self._entries[member]
 
@@ -181,7 +181,7 @@ class Ledger:
         for path in self._folder.glob("*.npz"):
             path.unlink()
 
-    def _arrays(self, entry: Entry) -> State | None:
+    def _whole(self, entry: Entry) -> State | None:
         """What `_arrays` reads; None, and a warning, where the file is damaged."""
         try:
             return _arrays(entry)

@@ -18,6 +18,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import metrics as metrics_lib
 from mmids_cnn.console.terminal import counted
 from mmids_cnn.errors import ConfigError, RunError
+from mmids_cnn.settings import dotted
 from mmids_cnn.storage import files
 
 CONFIG = "config.json"
@@ -204,6 +205,11 @@ def sources(workdir: Path) -> dict[str, dict[str, Any]]:
     """The sources of what is not this package's, as the provenance of a run or sweep has them."""
     found = provenance(workdir).get("sources", {})
     return {name: one for name, one in found.items() if {"root", "sha256"} <= one.keys()}
+
+
+def changed_sources(workdir: Path) -> list[str]:
+    """Names of those whose source is another one by now."""
+    return [name for name, one in sources(workdir).items() if dotted.digest(name) != one["sha256"]]
 
 
 def source_roots(workdir: Path) -> list[str]:

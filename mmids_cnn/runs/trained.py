@@ -35,6 +35,27 @@ class Trained(NamedTuple):
     fingerprint: str = ""
 
 
+class Member(NamedTuple):
+    """A network with where it comes from.
+
+    Attributes:
+      workdir: the folder of its run or sweep.
+      experiment: what it was trained by.
+      trained: the network.
+      where: its folder in words, and which of a sweep's networks it is.
+    """
+
+    workdir: Path
+    experiment: config_lib.Experiment
+    trained: Trained
+    where: str
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"{self.trained.what} after step {self.trained.step:,} of {self.where}"
+
+
 def load(
     workdir: Path,
     experiment: config_lib.Experiment,

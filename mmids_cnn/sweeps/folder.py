@@ -20,7 +20,6 @@ from typing import Any
 from mmids_cnn.config import Experiment
 from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.runs import folder as run_folder
-from mmids_cnn.settings import dotted
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import config as sweep_config
 from mmids_cnn.sweeps import plan as plan_lib
@@ -86,12 +85,11 @@ def _require_same(workdir: Path, before: Plan, plan: Plan, changed: Mapping[str,
 def _require_same_sources(workdir: Path) -> None:
     """Trials are compared: all of them have to be trained by one source."""
     trained = any(workdir.glob("*/*.json"))
-    for name, source in run_folder.sources(workdir).items() if trained else ():
-        if dotted.digest(name) != source["sha256"]:
-            raise RunError(
-                f"{workdir}: expected the source of {name} that its trials were trained with, found another; "
-                f"put it back, or give the sweep another folder, such as --workdir={workdir}-2"
-            )
+    for name in run_folder.changed_sources(workdir) if trained else ():
+        raise RunError(
+            f"{workdir}: expected the source of {name} that its trials were trained with, found another; "
+            f"put it back, or give the sweep another folder, such as --workdir={workdir}-2"
+        )
 
 
 def damaged(workdir: Path) -> list[str]:
@@ -139,10 +137,10 @@ def best(workdir: Path) -> dict[str, Any] | None:
 def _result(workdir: Path) -> dict[str, Any] | None:
     """The content of `best.json`, None where a file of the result is missing or damaged: it is made anew."""
     found = best(workdir)
-    digests = dict.fromkeys(_BESIDE) | (found or {}).get("sha256", {})
-    there = all((workdir / name).exists() for name in digests)
-    whole = all(digest in (None, files.digest(workdir / name)) for name, digest in digests.items())
-    return found if there and whole and not damaged(workdir) else None
+    there = all((workdir / name).exists() for name in _BESIDE)
+    states = {name: x for name, x in (found or {}).get("sha256", {}).items() if name not in _BESIDE}
+    kept = all(files.digest(workdir / name) == digest for name, digest in states.items())
+    return found if there and kept and not damaged(workdir) else None
 
 
 def confirmed(workdir: Path) -> list[Experiment]:

@@ -2,33 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from flax import traverse_util
 
 from mmids_cnn import data, model
-from mmids_cnn.config import Experiment
 from mmids_cnn.errors import RunError
 from mmids_cnn.populations import ledger
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
-from mmids_cnn.runs.trained import Trained
-from mmids_cnn.settings import dotted
+from mmids_cnn.runs.trained import Member
 from mmids_cnn.sweeps import folder as sweep_folder
-
-
-class Member(NamedTuple):
-    """A network with where it comes from."""
-
-    workdir: Path
-    experiment: Experiment
-    trained: Trained
-
-    @property
-    def title(self) -> str:
-        """What it is, in words."""
-        seed = f", seed {self.experiment.seed}" if sweep_folder.is_sweep(self.workdir) else ""
-        return f"{self.trained.what} after step {self.trained.step:,} of {self.workdir}{seed}"
 
 
 def load(workdir: Path, dataset: data.Dataset, which: str, warn: Callable[[str], None]) -> list[Member]:
@@ -47,14 +30,14 @@ def load(workdir: Path, dataset: data.Dataset, which: str, warn: Callable[[str],
     if sweep_folder.is_sweep(workdir):
         return _of_sweep(workdir, dataset, warn)
     experiment = run_folder.experiment(workdir)
-    return [Member(workdir, experiment, trained.load(workdir, experiment, dataset, which, warn))]
+    found = trained.load(workdir, experiment, dataset, which, warn)
+    return [Member(workdir, experiment, found, str(workdir))]
 
 
 def _of_sweep(workdir: Path, dataset: data.Dataset, warn: Callable[[str], None]) -> list[Member]:
     experiments, best = sweep_folder.confirmed(workdir), sweep_folder.best(workdir) or {}
-    for name, source in run_folder.sources(workdir).items():
-        if dotted.digest(name) != source["sha256"]:
-            warn(f"the source of {name} was changed since {workdir} was trained")
+    for name in run_folder.changed_sources(workdir):
+        warn(f"the source of {name} was changed since {workdir} was trained")
     kept = ledger.Ledger(workdir / sweep_folder.CONFIRM, dataset.fingerprint, warn)
     try:
         states = kept.states([ledger.Member(best["trial"], one.seed) for one in experiments])
@@ -65,5 +48,5 @@ def _of_sweep(workdir: Path, dataset: data.Dataset, warn: Callable[[str], None])
     for experiment, state in zip(experiments, states, strict=True):
         tree = traverse_util.unflatten_dict(state, sep="/")
         one = trained.from_tree(workdir, network, dataset, tree, int(state["step"]))
-        found.append(Member(workdir, experiment, one))
+        found.append(Member(workdir, experiment, one, f"{workdir}, seed {experiment.seed}"))
     return found

@@ -18,7 +18,7 @@ ONLY_IN = {  # what else may be imported, and where alone
     "matplotlib": {"pages.axes", "pages.svg", "runs.figures", "sweeps.figures", "sweeps.scales"},
     "orbax": {"storage.checkpoints", "storage.seal"},
     "tensorboardX": {"runs.tensorboard"},
-    "PIL": {"deploy.pictures", "deploy.shifts"},
+    "PIL": {"deploy.pictures"},
     "onnx": {"deploy.onnx_graph"},
     "onnxruntime": {"deploy.onnx_graph"},
     "rich": {"console.terminal", "sweeps.progress"},

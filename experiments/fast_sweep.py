@@ -10,9 +10,7 @@ from experiments import fast, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.around(fast.get_config())
-    config.seed = 1000  # none of those of the result
-    config.dataset.validation_examples = 10000
+    config = sweep.for_recipe(fast.get_config())
     config.sweep.space.batch_size = "choice(64, 128)"
     config.sweep.space.optimizer.learning_rate = "log_uniform(4e-3, 2e-2)"
     config.sweep.space.optimizer.b2 = "choice(0.95, 0.99, 0.999)"
@@ -20,9 +18,5 @@ def get_config() -> ConfigDict:
     config.sweep.space.train.label_smoothing = "uniform(0.0, 0.2)"
     config.sweep.space.train.average_decay = "choice(0.9, 0.97, 0.99)"
     config.sweep.space.augment.shift = "uniform(0.0, 2.0)"
-    config.eval.every_epochs = 1
-    config.sweep.search = "tpe"
     config.sweep.trials = 48
-    config.sweep.seeds = 1
-    config.sweep.confirm_seeds = 0
     return config

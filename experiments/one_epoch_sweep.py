@@ -10,10 +10,7 @@ from experiments import one_epoch, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.around(one_epoch.get_config())
-    config.seed = 1000  # none of those of the result
-    config.dataset.validation_examples = 10000
-    config.eval.every_epochs = 1
+    config = sweep.for_recipe(one_epoch.get_config())
     config.sweep.space.batch_size = "choice(32, 64, 128)"
     config.sweep.space.model.channels = "choice((16, 24, 32), (16, 32, 64), (24, 48, 64))"
     config.sweep.space.model.depths = "choice((1, 1, 1), (1, 2, 1), (1, 2, 2))"
@@ -22,8 +19,6 @@ def get_config() -> ConfigDict:
     config.sweep.space.optimizer.warmup_fraction = "uniform(0.1, 0.5)"
     config.sweep.space.train.label_smoothing = "uniform(0.0, 0.2)"
     config.sweep.space.train.average_decay = "choice(0.9, 0.95, 0.98)"
-    config.sweep.search = "tpe"
     config.sweep.trials = 40
     config.sweep.population = 8
-    config.sweep.confirm_seeds = 0
     return config

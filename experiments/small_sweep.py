@@ -10,10 +10,7 @@ from experiments import small, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.around(small.get_config())
-    config.seed = 1000  # none of those of the result
-    config.dataset.validation_examples = 10000
-    config.eval.every_epochs = 1
+    config = sweep.for_recipe(small.get_config())
     config.num_epochs = 12
     config.sweep.space.model.channels = "choice((16, 20, 24), (16, 20, 28), (12, 20, 28), (16, 24, 24))"
     config.sweep.space.optimizer.learning_rate = "log_uniform(4e-3, 2e-2)"
@@ -23,9 +20,7 @@ def get_config() -> ConfigDict:
     config.sweep.space.augment.rotation = "uniform(5.0, 20.0)"
     config.sweep.space.augment.scale = "uniform(0.05, 0.2)"
     config.sweep.space.augment.shear = "uniform(0.0, 0.2)"
-    config.sweep.search = "tpe"
     config.sweep.trials = 24
     config.sweep.halving = 3
     config.sweep.rungs = (4,)
-    config.sweep.confirm_seeds = 0
     return config

@@ -10,10 +10,7 @@ from experiments import strong, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.around(strong.get_config())
-    config.seed = 1000  # none of those of the result
-    config.dataset.validation_examples = 10000
-    config.eval.every_epochs = 1
+    config = sweep.for_recipe(strong.get_config())
     config.sweep.space.optimizer.learning_rate = "log_uniform(4e-3, 1.6e-2)"
     config.sweep.space.optimizer.b2 = "choice(0.95, 0.99, 0.999)"
     config.sweep.space.train.label_smoothing = "uniform(0.0, 0.15)"
@@ -22,9 +19,7 @@ def get_config() -> ConfigDict:
     config.sweep.space.augment.rotation = "uniform(0.0, 15.0)"
     config.sweep.space.augment.scale = "uniform(0.0, 0.15)"
     config.sweep.space.augment.shear = "uniform(0.0, 0.15)"
-    config.sweep.search = "tpe"
     config.sweep.trials = 32
     config.sweep.halving = 3
     config.sweep.rungs = (4,)
-    config.sweep.confirm_seeds = 0
     return config

@@ -54,6 +54,21 @@ def around(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def for_recipe(recipe: ConfigDict) -> ConfigDict:
+    """Returns a search for the settings of a recipe, whose space is to be filled in.
+
+    The seeds of the search are none of the result's, and nothing is confirmed: the recipe is trained over its
+    own seeds once its settings stand.
+    """
+    config = around(recipe)
+    config.seed = 1000
+    config.dataset.validation_examples = 10000
+    config.eval.every_epochs = 1
+    config.sweep.search = "tpe"
+    config.sweep.confirm_seeds = 0
+    return config
+
+
 def _nothing(config: ConfigDict) -> ConfigDict:
     """Every leaf of an experiment that can be swept, left as it is."""
     space = ConfigDict({"num_epochs": "", "batch_size": "", "model": {}})

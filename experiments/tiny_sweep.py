@@ -10,10 +10,7 @@ from experiments import sweep, tiny
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.around(tiny.get_config())
-    config.seed = 1000  # none of those of the result
-    config.dataset.validation_examples = 10000
-    config.eval.every_epochs = 1
+    config = sweep.for_recipe(tiny.get_config())
     config.num_epochs = 12
     config.sweep.space.model.channels = "choice((8, 14, 16), (10, 14, 16), (8, 12, 18))"
     config.sweep.space.optimizer.learning_rate = "log_uniform(6e-3, 4e-2)"
@@ -23,9 +20,7 @@ def get_config() -> ConfigDict:
     config.sweep.space.augment.rotation = "uniform(0.0, 15.0)"
     config.sweep.space.augment.scale = "uniform(0.0, 0.15)"
     config.sweep.space.augment.shear = "uniform(0.0, 0.15)"
-    config.sweep.search = "tpe"
     config.sweep.trials = 24
     config.sweep.halving = 3
     config.sweep.rungs = (4,)
-    config.sweep.confirm_seeds = 0
     return config

@@ -274,12 +274,9 @@ def recipes_rows(record: Mapping) -> Rows:
     for recipe in record["recipes"].values():
         runs = recipe["runs"]
         alone = [run["wall_seconds"] for run in runs if run["foreign_cores"] < 0.1]
-        low_to_high = (
-            {"median": statistics.median(alone), "min": min(alone), "max": max(alone)} if alone else {}
-        )
         cells = [f"`{recipe['experiment']}`", f"{recipe['parameters']:,}", str(recipe["epochs"])]
         cells += [_percent([run["test/accuracy"] for run in runs]), str(len(runs))]
-        rows.append([*cells, spread(low_to_high) if alone else ""])
+        rows.append([*cells, spread(summary(alone)) if alone else ""])
         if together := recipe.get("ensembles"):
             members = len(together[0]["seeds"])
             accuracy = _percent([one["test/accuracy"] for one in together])

@@ -23,7 +23,7 @@ run: setup ## train the reference CNN on MNIST: experiments/base.py
 
 check: lint types quick ## lint, types and the quick tests, in about a minute
 
-test: lint types unit ## all checks: lint, types, tests
+test: lint types unit ## all checks: lint, types, tests; compiled programs are kept for the next time
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -82,5 +82,5 @@ torture: setup ## break ROUNDS runs and sweeps (100), damage as many files, type
 	$(BIN)/python tests/benchmarks/table.py
 
 clean: ## remove the virtual environment and what tools left behind; runs/ and data stay
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache
+	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Fixtures: real MNIST, prepared once for the whole test run, and the command line as a user calls it."""
 
 # isort: off
-from tests.support.suite import BatchOf, CommandLine, Vary  # first: it checks what is imported after it
+from tests.support.suite import ROOT, BatchOf, CommandLine, Vary  # first: it checks what is imported after it
 
 # isort: on
 import dataclasses
@@ -21,7 +21,7 @@ from experiments import base
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, train
 from mmids_cnn.storage import files
-from tests.support import forking, processes
+from tests.support import forking, kept, processes
 
 SLOW = ("promises", "commands", "runs", "populations", "networks")  # folders of tests that train
 SLOW_FILES = (
@@ -46,28 +46,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
-    """A cache of compiled programs for all workers of one run: tests that share a program share its cost.
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keeps what a run compiled that passed."""
+    controller = not hasattr(session.config, "workerinput")
+    if controller and exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly:
+        base_folder = session.config._tmp_path_factory.getbasetemp()
+        kept.give_back(base_folder / "cache")
 
-    JAX writes entries in place, but locks a cache whose size is limited: no worker reads half an entry.
-    """
+
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of the run have in common."""
     root = tmp_path_factory.getbasetemp()
-    folder = (root if worker_id == "master" else root.parent) / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", 2**33)  # more than all programs: none is removed
+    return root if worker_id == "master" else root.parent
+
+
+@pytest.fixture(scope="session")
+def cache_home(common: Path) -> Path:
+    """Compiled programs: `here` by the tests themselves, `mmids_cnn` by commands, as XDG_CACHE_HOME says."""
+    kept.take(common / "cache")
+    return common / "cache"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(cache_home: Path) -> None:
+    """Tests that share a program share its cost."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_home / "here"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def data_dir(common: Path) -> Path:
     """A TFDS data directory with MNIST prepared; shared by all workers of the run."""
-    root = tmp_path_factory.getbasetemp()
-    folder = (root if worker_id == "master" else root.parent) / "data"
     experiment = config_lib.resolve(base.get_config())
-    data.load(dataclasses.replace(experiment.dataset, data_dir=str(folder)))
-    return folder
+    data.load(dataclasses.replace(experiment.dataset, data_dir=str(common / "data")))
+    return common / "data"
 
 
 @pytest.fixture(scope="session")
@@ -130,12 +144,14 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[forking.Forking]:
 
 
 @pytest.fixture
-def command_line(warm: forking.Forking, data_dir: Path, tmp_path: Path) -> CommandLine:
+def command_line(warm: forking.Forking, data_dir: Path, cache_home: Path, tmp_path: Path) -> CommandLine:
     """Runs `python -m mmids_cnn.<module> <arguments>` in an empty folder, on the data of the tests."""
 
-    own = {"TFDS_DATA_DIR": str(data_dir), "XDG_CACHE_HOME": str(data_dir.parent / "cache")}
+    own = {"TFDS_DATA_DIR": str(data_dir), "XDG_CACHE_HOME": str(cache_home)}
 
     def call(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        if module == "main" and any(one.startswith(f"--config={ROOT}/experiments/") for one in arguments):
+            arguments = (*arguments, "--config.report=False")  # which takes seconds, and has its own tests
         command = [sys.executable, "-m", f"mmids_cnn.{module}", *arguments]
         return warm.run(command, tmp_path, {**os.environ, **own, **environment})
 
@@ -143,10 +159,12 @@ def command_line(warm: forking.Forking, data_dir: Path, tmp_path: Path) -> Comma
 
 
 @pytest.fixture(scope="session")
-def shared_root(warm: forking.Forking, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Archives, prepared data and compiled programs of runs in processes; shared by all workers."""
-    base_folder = tmp_path_factory.getbasetemp()
-    root = (base_folder if worker_id == "master" else base_folder.parent) / "processes"
+def shared_root(warm: forking.Forking, common: Path) -> Path:
+    """Archives, prepared data and compiled programs of runs in processes; shared by all workers.
+
+    Their programs are not kept: a run that is killed may leave half an entry.
+    """
+    root = common / "processes"
     root.mkdir(exist_ok=True)
     with files.lock(root / ".lock", waiting=lambda holder: None):
         if not (root / "unbroken").exists():

@@ -207,11 +207,15 @@ def saving_rows(record: Mapping) -> Rows:
 
 def torture_rows(record: Mapping) -> Rows:
     """How many runs and sweeps were broken, files damaged, and what went wrong."""
+    sittings = record["sittings"]
+    commits = ", ".join(dict.fromkeys(one["git_commit"][:7] for one in sittings))
+    device = sittings[-1]["device"]
     caption = (
-        f"`{record['command']}`, {record['device']['kind']}, {record['device']['cores']} cores, seed "
-        f"{record['seed']}, {record['seconds'] / 60:.0f} minutes:"
+        f"`{record['command']}`, {device['kind']}, {device['cores']} cores, seed {record['seed']}, "
+        f"{record['seconds'] / 60:.0f} minutes on commit {commits}; a round is a run or sweep broken and a "
+        "file damaged:"
     )
-    header = ["rounds", "hits", "full disks", "damages", "mended", "refused", "right"]
+    header = ["rounds", "hits", "full disks", "mended", "refused", "right"]
     header += ["mismatches", "undetected", "failures", "tracebacks", "hangs"]
     return caption, header, [[str(record[name]) for name in header]]
 

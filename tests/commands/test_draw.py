@@ -58,14 +58,14 @@ class Page(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, data_dir: Path, warm: forking.Forking) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory, cache_home: Path, warm: forking.Forking) -> Path:
     """Two runs, a network each, and their pages."""
     root = tmp_path_factory.mktemp("draw")
     idx_files.write_set(root / "archives", idx_files.digits(6000, 500))
     environment = {
         **os.environ,
         "TFDS_DATA_DIR": str(root / "data"),
-        "XDG_CACHE_HOME": str(data_dir.parent / "cache"),
+        "XDG_CACHE_HOME": str(cache_home),
     }
     file = f"--config={ROOT}/experiments/base.py"
     digits = ("--config.dataset.name=digits", "--config.dataset.archives=archives", "--config.batch_size=50")

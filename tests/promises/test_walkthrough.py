@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.support.suite import ROOT
 
 
 @pytest.mark.slow
-def test_walkthrough() -> None:
+def test_walkthrough(cache_home: Path) -> None:
     """As a plain program, on few images; the comparison with plain Flax is the same on all of them."""
     done = subprocess.run(
         [sys.executable, ROOT / "experiments" / "walkthrough" / "walkthrough.py"],
@@ -18,6 +19,7 @@ def test_walkthrough() -> None:
             **os.environ,
             **{"EXAMPLES": "640", "EPOCHS": "1", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)},
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # which compiles faster
+            "JAX_COMPILATION_CACHE_DIR": str(cache_home / "walkthrough"),
         },
         capture_output=True,
         text=True,

@@ -32,8 +32,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def environment(installed: Path, data_dir: Path) -> dict[str, str]:
-    own = {"TFDS_DATA_DIR": str(data_dir), "XDG_CACHE_HOME": str(data_dir.parent / "cache")}
+def environment(installed: Path, data_dir: Path, cache_home: Path) -> dict[str, str]:
+    own = {"TFDS_DATA_DIR": str(data_dir), "XDG_CACHE_HOME": str(cache_home)}
     return {**os.environ, **own, "PYTHONPATH": str(installed)}
 
 

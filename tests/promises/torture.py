@@ -11,7 +11,8 @@ cut, deleted, swapped, zeroed, made longer, replaced by an older copy, or in whi
 for another. What the commands say of it afterwards has to be right, or an error of one line; the command that
 made it has to end with the right bits. The same seed draws the same. Exit status 0: nothing went wrong.
 
-What has been played is kept in runs/torture.json: the same command, on the same commit, goes on from there.
+A round is a break and a damage. The record is written after each: where it has fewer rounds than are asked
+for, the same command goes on with it, in a sitting of its own, which names its commit and machine.
 """
 
 import argparse
@@ -48,6 +49,7 @@ from tests.support.processes import ROOT, Place
 RECORD = ROOT / "tests" / "benchmarks" / "records" / "torture.json"
 HITS = 4  # of a run, at most
 WRONG = ("mismatches", "undetected", "failures", "tracebacks", "hangs")
+COUNTED = ("rounds", "processes", "hits", "full disks", "mended", "refused", "right", *WRONG)
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 NETWORK = "--config.model.channels=16,32,32"  # the reference network
 Counts = collections.Counter[str]
@@ -236,63 +238,59 @@ def damage(root: Path, place: Place, rng: random.Random, subjects: dict[str, tup
     return f"{what}: {'right' if same else 'mended'}"
 
 
-class Tally:
-    """What has been played so far, in a file that is written after each break and damage.
+def play_damage(
+    root: Path, fork: forking.Forking, index: int, seed: int, subjects: dict[str, tuple[Subject, Any]]
+) -> Counts:
+    """One file damaged, in a copy of `root`; counts how that ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder), Path(folder), fork)
+        try:
+            text = damage(root, place, random.Random(f"{seed} damage {index}"), subjects)
+        except subprocess.TimeoutExpired as error:
+            text = f"damage: hangs: {error}"
+        except Exception:
+            text = f"damage: tracebacks: {traceback.format_exc()}"
+    end = next(end for end in (*WRONG, "refused", "right", "mended") if f": {end}" in text)
+    if end in WRONG:
+        print(f"damage {index}: {text}", file=sys.stderr)
+    return Counts([end])
+
+
+class Record:
+    """What has been played, in a file that is written after each round.
 
     Args:
-      path: the file.
-      identity: what makes two plays parts of one; the file of another is begun anew.
+      path: the file. One of other `identity`, or with all its rounds, is begun anew.
+      rounds: how many are asked for.
+      identity: what makes sittings parts of one record.
+      sitting: what this process plays on.
 
     Attributes:
-      counts: of everything, 'breaks' and 'damages' among it.
+      content: of the file; counts are sums over its sittings.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        self._path, self._identity, self._before, self._began = path, identity, 0.0, time.monotonic()
-        self.counts = Counts()
-        if path.exists():
-            found = json.loads(path.read_text())
-            if found["identity"] == identity:
-                self._before, self.counts = found["seconds"], Counts(found["counts"])
-
-    @property
-    def seconds(self) -> float:
-        """Spent on it, by this process and those before."""
-        return self._before + time.monotonic() - self._began
+    def __init__(self, path: Path, rounds: int, identity: dict[str, Any], sitting: dict[str, Any]) -> None:
+        self._path, self._began, self._sitting = (
+            path,
+            time.monotonic(),
+            {**dict.fromkeys(COUNTED, 0), **sitting},
+        )
+        before = json.loads(path.read_text()) if path.exists() else {}
+        same = all(before.get(name) == value for name, value in identity.items())
+        goes_on = same and before.get("rounds", rounds) < rounds
+        self._sittings = [*(before["sittings"] if goes_on else []), self._sitting]
+        self.content: dict[str, Any] = dict(identity)
+        self.add(Counts())
 
     def add(self, found: Counts) -> None:
-        """Counts what one break or damage has come to."""
-        self.counts += found
-        content = {"identity": self._identity, "seconds": self.seconds, "counts": self.counts}
-        self._path.parent.mkdir(exist_ok=True)
-        files.write_json(self._path, content)
-
-
-def play_damages(
-    fork: forking.Forking, root: Path, count: int, seed: int, subjects: Any, console: Console, tally: Tally
-) -> None:
-    """Damages files until `count` have been; counts how each ended."""
-
-    def play_one(index: int) -> str:
-        rng = random.Random(f"{seed} damage {index}")
-        with tempfile.TemporaryDirectory() as folder:
-            place = Place(Path(folder), Path(folder), fork)
-            try:
-                return damage(root, place, rng, subjects)
-            except subprocess.TimeoutExpired as error:
-                return f"damage: hangs: {error}"
-            except Exception:
-                return f"damage: tracebacks: {traceback.format_exc()}"
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        done = tally.counts["damages"]
-        for index, text in enumerate(pool.map(play_one, range(done, count)), done):
-            end = next(end for end in (*WRONG, "refused", "right", "mended") if f": {end}" in text)
-            if end in WRONG:
-                print(f"damage {index}: {text}", file=sys.stderr)
-            tally.add(Counts(["damages", end]))
-            if index % 20 == 19:
-                console.print(f"{index + 1} damages, {tally.counts['undetected']} undetected")
+        """Counts what one round has come to."""
+        for name in COUNTED:
+            self._sitting[name] += found[name]
+        self._sitting["seconds"] = round(time.monotonic() - self._began, 1)
+        for name in ("seconds", *COUNTED):
+            self.content[name] = sum(one[name] for one in self._sittings)
+        self.content["sittings"] = self._sittings
+        files.write_json(self._path, self.content)
 
 
 def prepare(fork: forking.Forking, root: Path) -> dict[str, tuple[Subject, Any]]:
@@ -338,35 +336,37 @@ def main() -> int:
         root = Path(folder)
         subjects, place = prepare(fork, root), Place(root, root, fork)
         provenance = json.loads((root / "run" / "provenance.json").read_text())
-        identity = {name: provenance[name] for name in ("git_commit", "git_dirty", "packages")}
-        tally = Tally(ROOT / "runs" / "torture.json", identity | {"seed": arguments.seed})
-        done = tally.counts["breaks"]
+        identity = {"command": f"ROUNDS={arguments.rounds} make torture", "seed": arguments.seed}
+        kept = (
+            "mmids_cnn",
+            "git_commit",
+            "git_dirty",
+            "python",
+            "packages",
+            "platform",
+            "device",
+            "xla_flags",
+        )
+        sitting = {name: provenance[name] for name in kept}
+        record = Record(arguments.record, arguments.rounds, identity, sitting)
+
+        def play_one(index: int) -> Counts:
+            counts = play_break(place, index, arguments.seed, subjects)
+            return counts + play_damage(root, fork, index, arguments.seed, subjects) + Counts(["rounds"])
+
         with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
-            play_one = lambda index: play_break(place, index, arguments.seed, subjects)  # noqa: E731
-            for index, found in enumerate(pool.map(play_one, range(done, arguments.rounds)), done + 1):
-                tally.add(found + Counts(["breaks"]))
-                if index % 10 == 0:
-                    said = tally.counts
-                    console.print(f"{index} breaks, {said['hits']} hits, {said['mismatches']} mismatches")
-        play_damages(fork, root, arguments.rounds, arguments.seed, subjects, console, tally)
-    counts = tally.counts
-    names = ("processes", "hits", "full disks", "damages", "mended", "refused", "right", *WRONG)
-    figures = {"rounds": arguments.rounds, **{name: counts[name] for name in names}}
+            for found in pool.map(play_one, range(record.content["rounds"], arguments.rounds)):
+                record.add(found)
+                said = record.content
+                if said["rounds"] % 10 == 0:
+                    wrong = ", ".join(f"{said[name]} {name}" for name in WRONG)
+                    console.print(f"{said['rounds']} rounds, {said['hits']} hits; {wrong}")
     table = Table("what", "count")
-    for name, count in figures.items():
+    for name in COUNTED:
+        count = record.content[name]
         table.add_row(name, str(count), style="red" if name in WRONG and count else None)
     console.print(table)
-    kept = ("mmids_cnn", "git_commit", "git_dirty", "python", "packages", "platform", "device", "xla_flags")
-    record = {
-        "command": f"ROUNDS={arguments.rounds} make torture",
-        "seed": arguments.seed,
-        "seconds": round(tally.seconds, 1),
-        **figures,
-        **{name: provenance[name] for name in kept},
-    }
-    arguments.record.parent.mkdir(exist_ok=True)
-    arguments.record.write_text(json.dumps(record, indent=1) + "\n")
-    return int(any(counts[name] for name in WRONG))
+    return int(any(record.content[name] for name in WRONG))
 
 
 if __name__ == "__main__":

@@ -104,16 +104,16 @@ def on_a_terminal(arguments: list[str], cwd: Path, environment: dict[str, str]) 
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str, warm: forking.Forking) -> Runs:
+def runs(common: Path, cache_home: Path, warm: forking.Forking) -> Runs:
     """Trained once for all workers of the test run."""
-    shared = tmp_path_factory.getbasetemp()
-    root = (shared if worker_id == "master" else shared.parent) / "runs"
+    root = common / "runs"
     work = root / "work"
     work.mkdir(parents=True, exist_ok=True)
     no_jax = root / "no_jax"
     with files.lock(root / ".lock", waiting=lambda holder: None):
         if not (root / "shown.json").exists():
             no_jax.mkdir()
+            (root / "cache").symlink_to(cache_home)
             (no_jax / "jax.py").write_text("raise SystemExit('JAX was imported')")
             idx_files.write_set(root / "archives", DIGITS)
             new = Runs(root, work, {}, str(no_jax), warm)

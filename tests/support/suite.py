@@ -19,6 +19,9 @@ from tests.support.typecheck import checked
 ROOT = Path(__file__).parents[2]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+# JAX writes compiled programs in place, but locks a cache whose size is limited: no test, and no command
+# of one, reads half an entry of another. The size is more than that of all programs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**33))
 
 TYPECHECKED = (
     "config",

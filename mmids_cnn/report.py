@@ -1,9 +1,9 @@
-"""Writes the page of a run, finished or not: report.html in its folder, one file that needs no network.
+"""Writes the page of a run or sweep, finished or not: report.html in its folder, one file without network.
 
     python -m mmids_cnn.report --workdir=RUN
 
-It shows accuracy, learning curves, confusion, all errors, calibration, classes, filters, and where the run
-comes from.
+Of a run it shows accuracy, learning curves, confusion, all errors, calibration, classes, filters; of a sweep
+its winner, which settings matter, all trials. Both say where they come from.
 """
 
 if __name__ == "__main__":  # before the imports below take their time
@@ -19,24 +19,25 @@ from absl import flags
 from mmids_cnn import data
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.errors import ConfigError, RunError
+from mmids_cnn.errors import ConfigError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.sweeps import folder as sweep_folder
+from mmids_cnn.sweeps import sweep
 
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("workdir", "runs/base", "Folder of the run.")
+    flags.DEFINE_string("workdir", "runs/base", "Folder of the run or sweep.")
 
 
 def main() -> None:
-    """Scores the test split with the newest whole checkpoint and writes the page."""
+    """Writes the page; of a run, whose test split is scored with the newest whole checkpoint."""
     workdir = Path(flags.FLAGS.workdir)
     if sweep_folder.is_sweep(workdir):
-        raise RunError(
-            f"{workdir}: expected a run, found a sweep; its {sweep_folder.REPORT} is written by the sweep's "
-            "own command, also where it is finished"
-        )
+        experiment_file.add_roots(run_folder.source_roots(workdir))
+        run_folder.require_writable(workdir)
+        Terminal().say(f"report: {sweep.report(workdir)}")
+        return
     experiment = run_folder.experiment(workdir)
     run_folder.require_checkpoint(workdir, "newest")
     run_folder.require_writable(workdir)

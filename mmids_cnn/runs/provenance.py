@@ -55,16 +55,46 @@ def collect(
         "device": device.found(),
         "jax": settings(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "examples": {name: len(split.labels) for name, split in dataset.splits.items()},
-            "image_shape": list(dataset.image_shape),
-            "num_classes": dataset.num_classes,
-        },
+        "dataset": facts(dataset),
         "seed": experiment.seed,
         "sources": sources({**config_lib.sources(experiment), **dict.fromkeys(names)}),
     }
+
+
+def facts(dataset: data.Dataset) -> dict[str, Any]:
+    """What a data set is, as plain values."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "examples": {name: len(split.labels) for name, split in dataset.splits.items()},
+        "image_shape": list(dataset.image_shape),
+        "num_classes": dataset.num_classes,
+    }
+
+
+def described(known: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A provenance for people: what, and its value; what was not recorded says so."""
+    none = "not recorded"
+    commit = known.get("git_commit") or none
+    packages = {name: known[name] for name in ("mmids_cnn", "python") if name in known}
+    versions = ", ".join(f"{name} {at}" for name, at in (packages | known.get("packages", {})).items())
+    rows = [
+        ("commit", f"{commit}, with changes that were not committed" if known.get("git_dirty") else commit),
+        ("device", ", ".join(f"{name} {value}" for name, value in known.get("device", {}).items()) or none),
+        ("platform", known.get("platform", none)),
+        ("versions", versions or none),
+    ]
+    dataset = known.get("dataset")
+    if not dataset:
+        return [*rows, ("data", none)]
+    sizes = sorted(dataset["examples"].items(), key=lambda one: ("train", "validation", "test").index(one[0]))
+    each = ", ".join(f"{size:,} {name}" for name, size in sizes)
+    shape = "x".join(map(str, dataset["image_shape"]))
+    return [
+        *rows,
+        ("data", f"{dataset['name']}, fingerprint {dataset['fingerprint']}"),
+        ("images", f"{each}; {shape} pixels, {dataset['num_classes']} classes"),
+    ]
 
 
 def settings() -> dict[str, Any]:

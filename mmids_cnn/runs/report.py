@@ -17,7 +17,7 @@ from mmids_cnn import data, metrics, score, train
 from mmids_cnn.datasets import classes
 from mmids_cnn.pages import page as pages
 from mmids_cnn.pages import png, statistics
-from mmids_cnn.runs import figures, inside, trained
+from mmids_cnn.runs import figures, inside, provenance, trained
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs.trained import Trained
 from mmids_cnn.storage import files
@@ -344,15 +344,6 @@ def _provenance(
 
 
 def _origins(known: Mapping[str, Any], dataset: data.Dataset, network: Trained) -> Iterator[tuple[str, str]]:
-    commit = known.get("git_commit") or "not recorded"
-    yield "commit", f"{commit}, with changes that were not committed" if known.get("git_dirty") else commit
-    device = known.get("device", {})
-    yield "device", ", ".join(f"{name} {value}" for name, value in device.items()) or "not recorded"
-    yield "platform", known.get("platform", "not recorded")
-    packages = {name: known[name] for name in ("mmids_cnn", "python") if name in known}
-    yield "versions", ", ".join(f"{k} {v}" for k, v in (packages | known.get("packages", {})).items())
-    yield "data", f"{dataset.name}, fingerprint {dataset.fingerprint}"
-    shape = "x".join(map(str, dataset.image_shape))
-    yield "images", f"{_sizes(dataset)}; {shape} pixels, {dataset.num_classes} classes"
+    yield from provenance.described({**known, "dataset": provenance.facts(dataset)})
     count = sum(x.size for x in jax.tree.leaves(network.variables["params"]))
     yield "parameters", f"{count:,}, fingerprint {network.fingerprint}"

@@ -35,12 +35,15 @@ def draw(plan: Plan, results: Sequence[Result], winner: Result | None, confirmed
     scores = {name: each for name, each in finite.items() if each}
     with matplotlib.rc_context(STYLE):
         if scores:
-            caption = "Test accuracy of each seed, trained on all training images; the bar is mean ± sd."
+            several = any(len(each) > 1 for each in scores.values())
+            caption = "Test accuracy of each seed that nothing was chosen by, at the last epoch."
+            caption += " The bar below is their mean ± sd." if several else " One seed each: no deviation."
             pictures.append(Picture("Confirmation", caption, svg(_confirmation(scores))))
         if any(one.value is not None for one in results):
+            seeds = ": the mean over its seeds, and each seed (dashes)" if plan.sweep.seeds > 1 else ""
             caption = (
-                f"{metric} of each trial: the mean over its seeds, and each seed (small). Grey: stopped at a "
-                "rung of halving, with its value there. A cross at the edge: not finite. Ringed: the best."
+                f"{metric} of each trial{seeds}, with the trial's number. Grey: stopped at a rung of "
+                "halving, with its value there. A cross at the edge: not finite. Ringed and dashed: the best."
             )
             pictures.append(Picture("Against each setting", caption, svg(_against(plan, results, winner))))
             caption = (
@@ -48,12 +51,19 @@ def draw(plan: Plan, results: Sequence[Result], winner: Result | None, confirmed
                 "Dashed: stopped at a rung of halving. Green: the best."
             )
             pictures.append(Picture("Parallel coordinates", caption, svg(_parallel(plan, results, winner))))
-        if any(one["rows"] for result in results for one in result.seeds):
+        if any(len(one["rows"]) > 1 for result in results for one in result.seeds):
             caption = (
-                f"{metric} after each epoch, a line a member (a trial with a seed). Green: the best trial."
+                f"{metric} after each epoch, a line a member (a trial with a seed), with the trial's number. "
+                "From dark, the worst, to light; green: the best trial."
             )
             pictures.append(Picture("Learning curves", caption, svg(_curves(plan, results, winner))))
     return pictures
+
+
+def _scale(plan: Plan, panel: Axes, label: str) -> None:
+    """Marks the axis of the metric, and says that it is none with even steps."""
+    how = "log of error" if plan.metric.percent else "log"
+    value_axis(panel, f"{label} ({how})" if label else "", plan.metric.percent)
 
 
 def _against(plan: Plan, results: Sequence[Result], winner: Result | None) -> Figure:
@@ -71,15 +81,27 @@ def _against(plan: Plan, results: Sequence[Result], winner: Result | None) -> Fi
             else:
                 _dots(plan, panel, x, result)
         if winner and winner.value is not None:
-            at = place(winner.settings[axis.leaf]), height(plan.metric.percent, winner.value)
-            panel.plot(*at, "o", ms=12, mfc="none", mec=_BEST, mew=2)
+            _mark(plan, panel, place(winner.settings[axis.leaf]), winner)
         panel.set_xlabel(axis.leaf)
         panel.grid(axis="y")
     for panel in panels.flat[len(plan.axes) :]:
         panel.set_visible(False)
     for panel in panels[:, 0]:
-        value_axis(panel, plan.sweep.metric, plan.metric.percent)
+        _scale(plan, panel, plan.sweep.metric)
     return figure
+
+
+def _mark(plan: Plan, panel: Axes, x: float, winner: Result) -> None:
+    """Rings the best trial, and says its value on the side where it is not."""
+    assert winner.value is not None
+    at = height(plan.metric.percent, winner.value)
+    panel.plot(x, at, "o", ms=12, mfc="none", mec=_BEST, mew=2)
+    panel.axhline(at, color=_BEST, lw=0.8, ls=(0, (4, 3)), zorder=0)
+    on_the_left = panel.transAxes.inverted().transform(panel.transData.transform((x, at)))[0] < 0.5
+    said = f"trial {winner.number}: {plan.metric.show(winner.value)}"
+    x, side = (0.99, "right") if on_the_left else (0.01, "left")
+    along = panel.get_yaxis_transform()
+    panel.text(x, at, said, color=_BEST, fontsize=8, ha=side, va="bottom", transform=along)
 
 
 def _dots(plan: Plan, panel: Axes, x: float, result: Result) -> None:
@@ -88,7 +110,9 @@ def _dots(plan: Plan, panel: Axes, x: float, result: Result) -> None:
     if len(seeds) > 1:
         panel.plot([x] * len(seeds), seeds, "_", ms=9, color=colour, alpha=0.7, zorder=1)
     assert result.value is not None
-    panel.plot(x, height(plan.metric.percent, result.value), "o", ms=6, color=colour, zorder=2)
+    at = height(plan.metric.percent, result.value)
+    panel.plot(x, at, "o", ms=6, color=colour, zorder=2)
+    panel.annotate(f"{result.number}", (x, at), (5, -3), textcoords="offset points", fontsize=6.5, color=_INK)
 
 
 def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> Figure:
@@ -97,8 +121,8 @@ def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> F
     places = [place_of(panel, axis, vertical=True) for axis, panel in zip(plan.axes, panels, strict=False)]
     finite = _ranked(plan, results)
     panels[-1].set_ylim(*limits([height(plan.metric.percent, one.value or 0) for one, _ in finite]))
-    value_axis(panels[-1], "", plan.metric.percent)
-    names = [*(axis.leaf for axis in plan.axes), metric]
+    _scale(plan, panels[-1], "")
+    names = [*(axis.leaf for axis in plan.axes), f"{metric}, %" if plan.metric.percent else metric]
     for panel, name in zip(panels, names, strict=True):
         panel.set(xlim=(-0.5, 0.5), xlabel=name)
         panel.xaxis.set_major_locator(NullLocator())
@@ -137,13 +161,18 @@ def _curves(plan: Plan, results: Sequence[Result], winner: Result | None) -> Fig
             heights += at
             style: dict[str, Any] = {"color": colour, "zorder": 3 if best else 2, "lw": 2 if best else 1.1}
             panel.plot([row["epoch"] for row in rows], at, "-o", ms=3, **style)
+            if rows:
+                end = rows[-1]["epoch"], at[-1]
+                panel.annotate(
+                    f"{result.number}", end, (4, -3), textcoords="offset points", fontsize=7, color=colour
+                )
     last = max(
         (one["rows"][-1]["epoch"] for result in results for one in result.seeds if one["rows"]), default=1
     )
     panel.set(xlabel="epoch", ylim=limits(heights), xlim=(0.5, last + 0.5))
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(axis="y")
-    value_axis(panel, metric, plan.metric.percent)
+    _scale(plan, panel, metric)
     return figure
 
 
@@ -154,8 +183,13 @@ def _confirmation(scores: Scores) -> Figure:
         values = np.array([100 * one["test/accuracy"] for one in each])
         colour = _BEST if name == "winner" else _INK
         panel.plot(values, np.full(len(values), y), "o", ms=5, color=colour, alpha=0.5, mew=0)
-        sd = values.std(ddof=1) if len(values) > 1 else 0
-        panel.errorbar(values.mean(), y - 0.25, xerr=sd, fmt="|", ms=12, capsize=4, color=colour)
+        if len(values) > 1:
+            sd = values.std(ddof=1)
+            panel.errorbar(values.mean(), y - 0.25, xerr=sd, fmt="|", ms=12, capsize=4, color=colour)
+            said = f"{values.mean():.3f} ± {sd:.3f}, n = {len(values)}"
+        else:
+            said = f"{values.mean():.2f}, n = 1"
+        panel.text(1.01, y, said, color=colour, va="center", transform=panel.get_yaxis_transform())
     names = {"winner": "trained" if len(scores) == 1 else "winner", "base": "as configured"}
     panel.set_yticks(range(len(scores)), [names[name] for name in reversed(list(scores))])
     panel.set(ylim=(-0.6, len(scores) - 0.5), xlabel="test accuracy, %")

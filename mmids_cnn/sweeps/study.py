@@ -103,13 +103,16 @@ class Study:
         direction = StudyDirection[plan.sweep.direction.upper()]
         try:
             self._storage = _database(where) if plan.sweep.storage else _journal(workdir / JOURNAL, name)
-            self._study = optuna.create_study(
-                storage=self._storage, study_name=name, direction=direction, load_if_exists=True
-            )
+            try:  # nothing is written to one that is there
+                self._study = optuna.load_study(study_name=name, storage=self._storage)
+            except KeyError:
+                self._study = optuna.create_study(
+                    storage=self._storage, study_name=name, direction=direction, load_if_exists=True
+                )
             if self._study.direction != direction:
                 raise _OtherError(f"one that is to {self._study.direction.name.lower()}")
             self._id = self._storage.get_study_id_from_name(name)
-            self._distributions = {axis.leaf: _distribution(axis.domain) for axis in plan.axes}
+            self._distributions = distributions(plan)
             self._claim({"sweep": json.dumps(plan_lib.identity(plan), sort_keys=True), "data": data})
         except (OSError, RunError, optuna.exceptions.StorageInternalError):
             raise
@@ -130,14 +133,14 @@ class Study:
         if missing and self._plan.sweep.search == "tpe":
             suggested = self._suggest(known, batch, missing)
         else:
-            suggested = [_to_optuna(self._plan.point(number)) for number in missing]
-        for parameters in suggested:
+            suggested = [parameters(self._plan.point(number)) for number in missing]
+        for params in suggested:
             # One entry in the record for number, parameters and state: a kill leaves all of it or nothing.
-            asked = {"number": len(self._study.get_trials(deepcopy=False)), "params": parameters}
+            asked = {"number": len(self._study.get_trials(deepcopy=False)), "params": params}
             self._study.add_trial(
                 optuna.trial.create_trial(
                     state=TrialState.RUNNING,
-                    params=parameters,
+                    params=params,
                     distributions=self._distributions,
                     user_attrs={"asked": files.digest_of_json(asked)},
                 )
@@ -309,5 +312,11 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, tuple) else value
 
 
-def _to_optuna(settings: Mapping[str, Any]) -> dict[str, Any]:
+def parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as Optuna keeps them."""
     return {leaf: _plain(value) for leaf, value in settings.items()}
+
+
+def distributions(plan: Plan) -> dict[str, BaseDistribution]:
+    """The space as Optuna has it, by leaf."""
+    return {axis.leaf: _distribution(axis.domain) for axis in plan.axes}

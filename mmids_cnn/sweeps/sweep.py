@@ -13,7 +13,7 @@ from typing import Any
 from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.errors import ConfigError
+from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.settings import dotted
 from mmids_cnn.storage import files
@@ -58,6 +58,40 @@ def execute(plan: Plan, workdir: Path, terminal: Terminal) -> dict[str, Any]:
                 best = session.run(plan, dataset, workdir, terminal, execute)
     terminal.say(sweep_folder.summary(best, workdir))
     return best
+
+
+def report(workdir: Path) -> Path:
+    """Writes the page of the sweep in a folder, finished or not; returns its path.
+
+    Raises:
+      RunError: a file that it needs is damaged or not there, or another process is at work in the folder.
+      ConfigError: a package is missing, or a part of your own cannot be imported any more.
+      FaultError: the page cannot be written, or a database does not answer.
+    """
+    plan, known = sweep_folder.recorded(workdir), run_folder.provenance(workdir)
+    journal, again = workdir / sweep_folder.JOURNAL, "give the sweep's command again, which writes it anew"
+    if plan is None or not known:
+        name = sweep_folder.PLAN if plan is None else run_folder.PROVENANCE
+        raise RunError(f"{workdir / name}: expected a whole file, found it damaged or missing; {again}")
+    if not (plan.sweep.storage or journal.exists()):
+        raise RunError(f"{journal}: expected the record of the trials, found none; {again}")
+    _require_packages(plan)
+    config_lib.require_sources(plan.sources)
+
+    from mmids_cnn.sweeps import report as page
+    from mmids_cnn.sweeps import results, study, trials
+
+    path, best = workdir / sweep_folder.REPORT, sweep_folder.best(workdir)
+    with files.lock(workdir / ".lock"), files.faults(f"writing {path}"), study.answering(plan.sweep.storage):
+        name = sweep_folder.study_name(plan, workdir)
+        found = study.Study(plan, workdir, name, known["dataset"]["fingerprint"]).results()
+        if best is None:
+            files.write_text(path, page.page(plan, workdir, found, None, {}, {}))
+        else:
+            winner = trials.best(plan, found) if plan.axes else trials.OWN
+            confirmed = {name: one["seeds"] for name, one in best["confirmed"].items()}
+            results.write(plan, workdir, found, winner, confirmed)
+    return path
 
 
 @contextlib.contextmanager

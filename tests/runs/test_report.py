@@ -357,7 +357,7 @@ def test_mistakes(place: Place, unbroken: Path, kind: str) -> None:
     done = place.run("run", module="report", **own)
     message = {
         "nothing": "--workdir: expected a run folder with a config.json, found none in run; ",
-        "sweep": "run: expected a run, found a sweep; its report.html is written by the sweep's own command",
+        "sweep": "run/sweep.json: expected a whole file, found it damaged or missing; give the sweep's ",
         "no checkpoint": "run: expected checkpoints, found none; train it first",
         "damaged": "run/checkpoints: expected a whole checkpoint, found ",
         "other data": "run: expected the data it was trained on ",

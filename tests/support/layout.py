@@ -13,7 +13,7 @@ ABOVE = {"console", "pages", "runs", "populations", "sweeps", "deploy"}  # wings
 FLOORS = {"runs": 1, "populations": 1, "sweeps": 2, "deploy": 2, "command": 3}  # others are below these
 ONLY_IN = {  # what else may be imported, and where alone
     "tensorflow_datasets": {"datasets.builder", "datasets.cache", "datasets.catalogue"},
-    "optuna": {"sweeps.study"},
+    "optuna": {"sweeps.importance", "sweeps.study"},
     "ray": {"populations.cluster"},
     "matplotlib": {"pages.axes", "pages.svg", "runs.figures", "sweeps.figures", "sweeps.scales"},
     "orbax": {"storage.checkpoints", "storage.seal"},

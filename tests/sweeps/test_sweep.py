@@ -7,9 +7,11 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import plan, study, sweep, trials
 from tests.support import processes, sweeping
-from tests.support.suite import ROOT
+from tests.support.suite import ROOT, CommandLine
 
 HALVING: dict[str, Any] = {"sweep__halving": 2, "sweep__rungs": (1,), "num_epochs": 2}
 
@@ -560,3 +562,61 @@ def test_trials_may_be_added_until_something_is_confirmed(folder: Path, tmp_path
     (tmp_path / "it" / "best.json").unlink()  # as if it had been interrupted while it confirmed
     with pytest.raises(RunError, match=r"config\.sweep\.trials: 8 there, 12 here"):
         sweeping.run(a_plan(12, 2), tmp_path / "it")
+
+
+def test_report_of_a_finished_sweep_is_the_one_it_wrote(
+    whole: tuple[plan.Plan, Path], command_line: CommandLine
+) -> None:
+    _, workdir = whole
+    before = processes.content(workdir) | {".lock": b""}
+    (workdir / "report.html").write_text("no page any more")
+    done = command_line("report", f"--workdir={workdir}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"report: {workdir}/report.html\n"
+    assert processes.content(workdir) | {".lock": b""} == before
+
+
+def test_report_of_an_unfinished_sweep(
+    whole: tuple[plan.Plan, Path], command_line: CommandLine, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "it"
+    shutil.copytree(whole[1], workdir)
+    shutil.rmtree(workdir / "confirm")
+    for name in ("best.json", "trials.csv", "winner.py", "report.html"):
+        (workdir / name).unlink()
+    before = processes.content(workdir) | {".lock": b""}
+    done = command_line("report", "--workdir=it")
+    assert (done.returncode, done.stderr) == (0, "")
+    after = processes.content(workdir) | {".lock": b""}
+    page = (after.pop("report.html") or b"").decode()
+    assert after == before
+    assert "Not finished: 4 of 4 trials have ended." in page and "2 complete, 2 pruned" in page
+    with files.lock(workdir / ".lock"):
+        refused = command_line("report", "--workdir=it")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: it")
+    assert "expected no other run here, found process" in refused.stderr
+    (workdir / "optuna.log").unlink()
+    refused = command_line("report", "--workdir=it")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.startswith("error: it/optuna.log: expected the record of the trials, found none")
+
+
+@pytest.mark.skipif(shutil.which("optuna-dashboard") is None, reason="needs optuna-dashboard")
+def test_optuna_dashboard_opens_the_journal(whole: tuple[plan.Plan, Path]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["optuna-dashboard", "--host=127.0.0.1", f"--port={port}", str(whole[1] / "optuna.log")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(300):
+                with contextlib.suppress(OSError):
+                    url = f"http://127.0.0.1:{port}/api/studies"
+                    with urllib.request.urlopen(url, timeout=10) as answer:
+                        found = json.load(answer)
+                    break
+                time.sleep(0.1)
+        finally:
+            process.terminate()
+    (study_found,) = found["study_summaries"]
+    assert study_found["study_name"].startswith("sweep-")

@@ -5,6 +5,12 @@
 
 Runs that differ in the seed alone make a group. Two groups are compared by their test accuracies, two single
 runs by the images that one of them gets right.
+
+With `--json` an object a line. A run of a list: `run`, `state`, `seed`, `differs` (from base, by leaf),
+`accuracy` (a fraction), `count` of test images, `date`. A group: `group` (its number), `mean`, `sd`, `n`,
+`interval` (95 %), `seeds`, `runs`. Two groups: `groups`, `differs` (by leaf, a pair), `difference` in
+points, `interval`, `welch` and `permutation` (p values), `bootstrap`, `visible` (what so many runs can
+show), `text`; two single runs: `first` and `second` (images that one alone gets right), `p`, `count`.
 """
 
 if __name__ == "__main__":  # before the imports below take their time

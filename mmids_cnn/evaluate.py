@@ -7,6 +7,11 @@
 Prints loss and accuracy over every example of the split, and how each class fared. Several runs are scored as
 an ensemble, by the mean of their probabilities, with each network's own score beside it; so is a sweep, whose
 networks are those of its confirmation. `--name` and `--archives` name other data of the same shape.
+
+With `--json` an object a line, of several networks one for each and then one of all together: `workdirs`,
+`seeds` and `steps` of the networks, `split`, `views`, `loss` (nats), `accuracy` (a fraction) and any metric
+beside them, `count` of images; in the last also `classes` (names) and `confusion` (counts, a row a true
+class). `--shifts` adds a line a change: its name is `shift`, and `accuracies` has one for each severity.
 """
 
 if __name__ == "__main__":  # before the imports below take their time

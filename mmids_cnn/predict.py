@@ -4,6 +4,9 @@
 
 IMAGE is any picture file: any size, colour or grey, dark on light or light on dark; a photograph of a digit
 on paper, too, in uneven light.
+
+With `--json` an object a line: `picture`, with `--many` the `box` of a digit (left, top, right, bottom), or
+`test_index` and its `label`; `class`, its `name`, `probabilities` of all classes, `workdir`, `step`.
 """
 
 if __name__ == "__main__":  # before the imports below take their time

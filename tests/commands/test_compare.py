@@ -12,7 +12,7 @@ import pytest
 
 from mmids_cnn.storage import files
 from tests.support.processes import Place
-from tests.support.suite import CommandLine
+from tests.support.suite import CommandLine, undocumented
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,13 @@ def test_list(runs: Path, command_line: CommandLine) -> None:
 
 def test_objects(runs: Path, command_line: CommandLine) -> None:
     done = command_line("compare", str(runs), "--json", "--sort=accuracy")
+    assert undocumented("compare", done.stdout) == set()
     listed = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one["accuracy"] for one in listed] == [0.99, 0.91, 0.90, 0.84, 0.82, 0.80, None]
     assert listed[0]["differs"]["optimizer.learning_rate"] == 0.01 and listed[0]["count"] == 200
     assert (listed[0]["run"], listed[-1]["state"]) == (f"{runs}/deep/b1-again", "unfinished")
     done = command_line("compare", *(str(runs / name) for name in ("a0", "a1", "a2", "b0", "deep")), "--json")
+    assert undocumented("compare", done.stdout) == set()
     first, second, pair = (json.loads(line) for line in done.stdout.splitlines())
     assert (first["seeds"], first["mean"], second["runs"][0]) == (
         [0, 1, 2],
@@ -108,6 +110,7 @@ def test_two_runs_by_their_images(place: Place, unbroken: Path) -> None:
     assert int(found[2]) - int(found[1]) == right[1] - right[0]
     assert right[0] != right[1]
     done = place.forking.run([*command, "--json"], place.work, place.environment())
+    assert undocumented("compare", done.stdout) == set()
     pair = json.loads(done.stdout.splitlines()[-1])
     assert (pair["first"], pair["second"], pair["count"]) == (int(found[1]), int(found[2]), 200)
 

@@ -30,6 +30,7 @@ from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
 from mmids_cnn.storage import checkpoints, files
 from tests.support import forking, idx_files, processes
+from tests.support.suite import undocumented
 
 ROOT = Path(__file__).parents[2]
 DIGITS = idx_files.digits(300, 100)
@@ -478,6 +479,7 @@ def test_evaluate_as_objects(runs: Runs) -> None:
     words = runs.command("evaluate", "--workdir=first")
     done = runs.command("evaluate", "--workdir=first", "--workdir=other", "--json", "--shifts")
     assert (done.returncode, done.stderr) == (0, "")
+    assert undocumented("evaluate", done.stdout) == set()
     first, other, both, *shifted = map(json.loads, done.stdout.splitlines())
     for one, workdirs in ((first, ["first"]), (other, ["other"]), (both, ["first", "other"])):
         assert one["workdirs"] == workdirs and one["split"] == "test" and one["count"] == 100
@@ -566,6 +568,7 @@ def test_predict(runs: Runs, tmp_path: Path) -> None:
     assert lines[1] == lines[5] == lines[7]  # the same image, however it comes
     done = runs.command("predict", "--workdir=first", paths[0], "--test_index=3", "--json")
     assert (done.returncode, done.stderr) == (0, "")
+    assert undocumented("predict", done.stdout) == set()
     first, second = map(json.loads, done.stdout.splitlines())
     assert (first["test_index"], first["label"], second["picture"]) == (3, label[3], paths[0])
     for one in (first, second):

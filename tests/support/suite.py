@@ -3,8 +3,10 @@
 To be imported before anything else of the package, which the checks have to see first.
 """
 
+import ast
 import hashlib
 import importlib
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -63,6 +65,12 @@ _STEP = jax.jit(train.train_step)
 def step(state: train.TrainState, batch: train.Batch) -> Any:
     """`train_step`, compiled once for all tests, with the state on all devices as a run has it."""
     return _STEP(jax.device_put(state, mesh.replicated(state.program.cut.devices)), batch)
+
+
+def undocumented(module: str, printed: str) -> set[str]:
+    """Keys of the objects that a command has printed, one a line, that its `--help` does not have."""
+    said = ast.get_docstring(ast.parse((ROOT / "mmids_cnn" / f"{module}.py").read_text())) or ""
+    return {key for line in printed.splitlines() for key in json.loads(line) if f"`{key}`" not in said}
 
 
 def digests(tree: Any) -> dict[str, str]:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps recipes notebook torture clean
+.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps recipes notebook torture readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -80,6 +80,9 @@ torture: setup ## break ROUNDS runs and sweeps (100), damage as many files, type
 	$(BIN)/python -m tests.support.lines --number 500
 	$(BIN)/python -m tests.promises.torture --rounds $${ROUNDS:-100}
 	$(BIN)/python tests/benchmarks/table.py
+
+readme: setup ## run every command of the README as it is written, in a fresh clone; an hour
+	$(BIN)/python -m tests.promises.readme
 
 clean: ## remove the virtual environment and what tools left behind; runs/ and data stay
 	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache

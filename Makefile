@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps recipes notebook torture readme clean
+.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps recipes pictures notebook torture readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -68,8 +68,12 @@ sweeps: setup ## time populations beside single runs; run experiments/lr_sweep.p
 recipes: setup ## train the recipes over their seeds (FASHION: folder of Fashion-MNIST), time networks; a day
 	$(BIN)/python tests/benchmarks/recipes.py $${FASHION:+--fashion=$$FASHION}
 	$(BIN)/python tests/benchmarks/networks.py
-	$(BIN)/python tests/benchmarks/augmentations.py
 	$(BIN)/python tests/benchmarks/table.py
+
+pictures: setup ## draw the README's pictures again; needs Debian's chromium
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
+	$(BIN)/python tests/benchmarks/augmentations.py
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/front.py
 
 notebook: setup ## run experiments/walkthrough, the course notebook step by step, to .ipynb and HTML; 3 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'

@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from mmids_cnn.datasets import idx
 from mmids_cnn.deploy import pictures
 
 SIDE = 192  # pixels of a picture
-NAMES = {"train": "train", "test": "t10k"}
 
 
 def as_mnist(counts: np.ndarray, path: Path) -> np.ndarray:
@@ -37,7 +37,7 @@ def as_mnist(counts: np.ndarray, path: Path) -> np.ndarray:
     return pictures.load(path, (28, 28, 1))[..., 0]
 
 
-def idx(array: np.ndarray) -> bytes:
+def encoded(array: np.ndarray) -> bytes:
     """An array of uint8 in the format of MNIST's archives (LeCun, Cortes and Burges)."""
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
 
@@ -47,13 +47,13 @@ def main(folder: Path) -> None:
     found = load_digits()
     with tempfile.TemporaryDirectory() as scratch:
         images = np.stack([as_mnist(digit, Path(scratch) / "digit.png") for digit in found.images])
-    labels, folder = found.target.astype(np.uint8), folder.absolute()
+    arrays = {"images": images, "labels": found.target.astype(np.uint8)}
+    sizes, folder = {"train": 100, "test": len(images)}, folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    for split, first in (("train", 100), ("test", len(labels))):
-        for kind, array in (("images-idx3", images[:first]), ("labels-idx1", labels[:first])):
-            path = folder / f"{NAMES[split]}-{kind}-ubyte.gz"
-            path.write_bytes(gzip.compress(idx(array), mtime=0))
-    print(f"{len(labels):,} digits in {folder}")
+    for (split, kind), name in idx.FILES.items():
+        content = encoded(arrays[kind][: sizes[split]])
+        (folder / name).write_bytes(gzip.compress(content, mtime=0))
+    print(f"{len(images):,} digits in {folder}")
 
 
 if __name__ == "__main__":

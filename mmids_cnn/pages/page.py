@@ -1,7 +1,7 @@
 """A page: one HTML file that needs no network, no script and nothing beside it."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #566171; --line: #dfe4ea; --back: #ffffff;
@@ -66,6 +66,19 @@ def page(title: str, lead: str, body: str) -> str:
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n"
         f"<h1>{html.escape(title)}</h1>\n<p class=lead>{html.escape(lead)}</p>\n{body}</html>\n"
     )
+
+
+def facts(values: Mapping[str, str]) -> str:
+    """Figures in large letters: what each is, and its value, as text."""
+    cells = (f"<li><b>{html.escape(value)}</b>{html.escape(what)}" for what, value in values.items())
+    return f"<ul class=facts>{''.join(cells)}</ul>\n"
+
+
+def sections(bodies: Mapping[str, str]) -> str:
+    """Parts of a page under their headings, which are text, and links to them above; the bodies are HTML."""
+    links = " · ".join(f'<a href="#{i}">{html.escape(name)}</a>' for i, name in enumerate(bodies))
+    parts = (f'<h2 id="{i}">{html.escape(name)}</h2>\n{x}' for i, (name, x) in enumerate(bodies.items()))
+    return f"<nav>{links}</nav>\n{''.join(parts)}"
 
 
 def figure(content: str, alt: str, caption: str) -> str:

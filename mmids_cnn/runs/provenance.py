@@ -87,14 +87,18 @@ def described(known: Mapping[str, Any]) -> list[tuple[str, str]]:
     dataset = known.get("dataset")
     if not dataset:
         return [*rows, ("data", none)]
-    sizes = sorted(dataset["examples"].items(), key=lambda one: ("train", "validation", "test").index(one[0]))
-    each = ", ".join(f"{size:,} {name}" for name, size in sizes)
     shape = "x".join(map(str, dataset["image_shape"]))
     return [
         *rows,
         ("data", f"{dataset['name']}, fingerprint {dataset['fingerprint']}"),
-        ("images", f"{each}; {shape} pixels, {dataset['num_classes']} classes"),
+        ("images", f"{sizes(dataset['examples'])}; {shape} pixels, {dataset['num_classes']} classes"),
     ]
+
+
+def sizes(examples: Mapping[str, int]) -> str:
+    """How many examples each split has: '60,000 train, 10,000 test'."""
+    order = sorted(examples, key=("train", "validation", "test").index)
+    return ", ".join(f"{examples[name]:,} {name}" for name in order)
 
 
 def settings() -> dict[str, Any]:

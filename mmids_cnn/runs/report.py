@@ -90,12 +90,10 @@ def page(
         "Inside the network": _inside(network, test, found, dataset.class_names),
         "Where it comes from": _provenance(workdir, experiment, dataset, network),
     }
-    links = " · ".join(f'<a href="#{i}">{html.escape(name)}</a>' for i, name in enumerate(sections))
-    body = "".join(f'<h2 id="{i}">{n}</h2>\n{text}' for i, (n, text) in enumerate(sections.items()))
     said = "".join(f"<p>Note: {html.escape(note)}</p>\n" for note in notes)
     lead = _state(workdir, experiment, dataset, network)
     title = f"Run {workdir.absolute().name}: {dataset.name}"
-    return pages.page(title, lead, f"{said}{_facts(found, labels)}<nav>{links}</nav>\n{body}")
+    return pages.page(title, lead, f"{said}{_facts(found, labels)}{pages.sections(sections)}")
 
 
 def _state(workdir: Path, experiment: config_lib.Experiment, dataset: data.Dataset, network: Trained) -> str:
@@ -122,8 +120,7 @@ def _facts(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
         f"log loss on {n:,} test images, nats": _PLAIN(statistics.log_loss(logs, labels)),
         f"calibration error on {n:,} test images": _PERCENT(gap),
     }
-    cells = (f"<li><b>{html.escape(x)}</b>{html.escape(what)}" for what, x in facts.items())
-    return f"<ul class=facts>{''.join(cells)}</ul>\n"
+    return pages.facts(facts)
 
 
 def _curves(rows: Sequence[Mapping[str, Any]], dataset: data.Dataset) -> str:
@@ -153,8 +150,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], dataset: data.Dataset) -> str:
 
 
 def _sizes(dataset: data.Dataset) -> str:
-    order = sorted(dataset.splits, key=("train", "validation", "test").index)
-    return ", ".join(f"{len(dataset.splits[name].labels):,} {name}" for name in order)
+    return provenance.sizes({name: len(split.labels) for name, split in dataset.splits.items()})
 
 
 def _pair(*parts: str) -> str:

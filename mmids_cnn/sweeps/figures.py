@@ -15,7 +15,7 @@ from mmids_cnn.pages.axes import height, limits, value_axis
 from mmids_cnn.pages.svg import STYLE, Picture, svg
 from mmids_cnn.sweeps.plan import Plan
 from mmids_cnn.sweeps.scales import place_of
-from mmids_cnn.sweeps.trials import COMPLETE, Result, Scores
+from mmids_cnn.sweeps.trials import COMPLETE, Result, Scores, finite
 
 _BEST, _INK, _PALE, _BROKEN = "#0b7a4b", "#33415c", "#b9c2cf", "#b3423a"
 _COLOURS = matplotlib.colormaps["viridis"]
@@ -30,9 +30,7 @@ def draw(plan: Plan, results: Sequence[Result], winner: Result | None, confirmed
       winner: the best one, which is marked.
       confirmed: the scores of the confirmation, as `report.write` has them.
     """
-    metric, pictures = plan.sweep.metric, []
-    finite = {name: [one for one in each if one["diverged"] is None] for name, each in confirmed.items()}
-    scores = {name: each for name, each in finite.items() if each}
+    metric, pictures, scores = plan.sweep.metric, [], finite(confirmed)
     with matplotlib.rc_context(STYLE):
         if scores:
             several = any(len(each) > 1 for each in scores.values())
@@ -119,8 +117,8 @@ def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> F
     metric, figure = plan.sweep.metric, Figure(figsize=(10, 3.8), layout="constrained")
     panels = figure.subplots(1, len(plan.axes) + 1)
     places = [place_of(panel, axis, vertical=True) for axis, panel in zip(plan.axes, panels, strict=False)]
-    finite = _ranked(plan, results)
-    panels[-1].set_ylim(*limits([height(plan.metric.percent, one.value or 0) for one, _ in finite]))
+    ranked = _ranked(plan, results)
+    panels[-1].set_ylim(*limits([height(plan.metric.percent, one.value or 0) for one, _ in ranked]))
     _scale(plan, panels[-1], "")
     names = [*(axis.leaf for axis in plan.axes), f"{metric}, %" if plan.metric.percent else metric]
     for panel, name in zip(panels, names, strict=True):
@@ -133,7 +131,7 @@ def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> F
             label.set_bbox({"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.8})
     figure.canvas.draw()  # places the panels, which the lines between them need to know
     figure.set_layout_engine("none")
-    for one, colour in finite:
+    for one, colour in ranked:
         heights = [place(one.settings[axis.leaf]) for place, axis in zip(places, plan.axes, strict=True)]
         heights.append(height(plan.metric.percent, one.value or 0))
         points = [
@@ -199,6 +197,6 @@ def _confirmation(scores: Scores) -> Figure:
 
 def _ranked(plan: Plan, results: Sequence[Result]) -> list[tuple[Result, Any]]:
     """The finite trials from the worst to the best, each with its colour."""
-    finite = [one for one in results if one.value is not None]
-    finite.sort(key=lambda one: (one.state == COMPLETE, plan.metric.better(one.value or 0)))
-    return [(one, _COLOURS(0.9 * i / max(len(finite) - 1, 1))) for i, one in enumerate(finite)]
+    ranked = [one for one in results if one.value is not None]
+    ranked.sort(key=lambda one: (one.state == COMPLETE, plan.metric.better(one.value or 0)))
+    return [(one, _COLOURS(0.9 * i / max(len(ranked) - 1, 1))) for i, one in enumerate(ranked)]

@@ -15,6 +15,7 @@ from mmids_cnn.console.terminal import clock, counted
 from mmids_cnn.errors import RunError
 from mmids_cnn.pages import page as pages
 from mmids_cnn.pages.axes import height
+from mmids_cnn.pages.statistics import spread
 from mmids_cnn.runs import compare, provenance
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
@@ -22,7 +23,7 @@ from mmids_cnn.sweeps import figures, importance
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps.plan import Plan
 from mmids_cnn.sweeps.progress import describe, show
-from mmids_cnn.sweeps.trials import COMPLETE, NONFINITE, PRUNED, Result, Scores
+from mmids_cnn.sweeps.trials import COMPLETE, NONFINITE, PRUNED, Result, Scores, finite
 
 _TITLES = {"winner": "the winner", "base": "as configured"}
 
@@ -94,12 +95,10 @@ def page(
         "All trials": _table(plan, known, results, winner, spent),
         "Where it comes from": _provenance(plan, known, spent),
     }
-    there = {name: text for name, text in sections.items() if text}
-    links = " · ".join(f'<a href="#{i}">{html.escape(name)}</a>' for i, name in enumerate(there))
-    body = "".join(f'<h2 id="{i}">{html.escape(n)}</h2>\n{x}' for i, (n, x) in enumerate(there.items()))
+    body = pages.sections({name: text for name, text in sections.items() if text})
     lead = best.get("summary") or _unfinished(plan, results)
-    facts = _facts(plan, known, results, winner, confirmed, spent)
-    return pages.page(f"Sweep {workdir.absolute().name}", lead, f"{facts}<nav>{links}</nav>\n{body}")
+    facts = _facts(plan, results, winner, confirmed, spent)
+    return pages.page(f"Sweep {workdir.absolute().name}", lead, f"{facts}{body}")
 
 
 def _unfinished(plan: Plan, results: Sequence[Result]) -> str:
@@ -112,12 +111,7 @@ def _unfinished(plan: Plan, results: Sequence[Result]) -> str:
 
 
 def _facts(
-    plan: Plan,
-    known: Mapping[str, Any],
-    results: Sequence[Result],
-    winner: Result | None,
-    confirmed: Scores,
-    spent: Cost,
+    plan: Plan, results: Sequence[Result], winner: Result | None, confirmed: Scores, spent: Cost
 ) -> str:
     facts = {}
     if winner is not None and winner.value is not None:
@@ -126,7 +120,7 @@ def _facts(
             plan.metric, winner.value
         )
     accuracy = metrics.metric("accuracy")
-    for name, scores in _finite(confirmed).items():
+    for name, scores in finite(confirmed).items():
         mean = statistics.fmean(one["test/accuracy"] for one in scores)
         title = f"test accuracy, {_TITLES[name]}; mean of {counted(len(scores), 'seed')} not searched with"
         facts[title] = accuracy.show(mean)
@@ -137,26 +131,20 @@ def _facts(
         facts[f"trials of {counted(plan.sweep.seeds, 'seed')}: {each}"] = f"{len(results)}"
     if spent.total:
         facts["of training and scoring, all processes together"] = clock(spent.total)
-    cells = (f"<li><b>{html.escape(value)}</b>{html.escape(what)}" for what, value in facts.items())
-    return f"<ul class=facts>{''.join(cells)}</ul>\n" if facts else ""
-
-
-def _finite(confirmed: Scores) -> dict[str, list[Mapping[str, Any]]]:
-    finite = {name: [one for one in each if one["diverged"] is None] for name, each in confirmed.items()}
-    return {name: each for name, each in finite.items() if each}
+    return pages.facts(facts) if facts else ""
 
 
 def _confirmed(confirmed: Scores) -> str:
     """The two of a confirmation, and how they compare; says where the winner is the worse one."""
-    scores = {name: [one["test/accuracy"] for one in each] for name, each in _finite(confirmed).items()}
+    scores = {name: [one["test/accuracy"] for one in each] for name, each in finite(confirmed).items()}
     if not scores:
         return ""
     accuracy, rows = metrics.metric("accuracy"), []
     for name, values in scores.items():
-        sd = statistics.stdev(values) if len(values) > 1 else None
+        found = spread(values)
         lost = len(confirmed[name]) - len(values)
         worst, best = accuracy.show(min(values)), accuracy.show(max(values))
-        mean = accuracy.show_mean(statistics.fmean(values), sd, len(values))
+        mean = accuracy.show_mean(found["mean"], found["sd"], found["n"])
         rows.append((_TITLES[name], mean, worst, best, f"{lost or '–'}"))
     heads = ("setting", "test accuracy", "worst seed", "best seed", "diverged")
     return pages.table(heads, rows) + f"<p>{html.escape(_verdict(scores))}</p>\n"
@@ -185,7 +173,7 @@ def _commands(workdir: Path, best: Mapping[str, Any], confirmed: Scores, known: 
     lines = {"the sweep itself, which goes on with what is there": shlex.join(_plain(known.get("command")))}
     if best:
         lines["train the winner"] = best["command"]
-    if best and _finite(confirmed).get("winner"):
+    if best and finite(confirmed).get("winner"):
         evaluate = f"python -m mmids_cnn.evaluate --workdir={folder}"
         lines["score the networks of its confirmation, one by one and as an ensemble"] = evaluate
     journal = workdir / sweep_folder.JOURNAL

@@ -37,6 +37,13 @@ class Result(NamedTuple):
 Scores = Mapping[str, Sequence[Mapping[str, Any]]]
 """Of a confirmation: for 'winner' and perhaps 'base' what `confirmed_scores` has of each seed."""
 
+
+def finite(scores: Scores) -> dict[str, list[Mapping[str, Any]]]:
+    """The scores of a confirmation without those that diverged; without settings of which none is left."""
+    kept = {name: [one for one in each if one["diverged"] is None] for name, each in scores.items()}
+    return {name: each for name, each in kept.items() if each}
+
+
 OWN = Result(0, {}, COMPLETE, None, [])  # what wins where there is nothing to choose
 
 

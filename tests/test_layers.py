@@ -190,7 +190,7 @@ def test_scan_is_a_loop(form: str) -> None:
 def test_native_form_is_the_same() -> None:
     images, kernel, _ = sample(SHAPES[2])
     batch_last = layers.batch_last(images)
-    fast, native = layers.cpu.conv_pool(batch_last, kernel), layers._native_conv_pool(batch_last, kernel)
+    fast, native = layers.cpu.conv_pool(batch_last, kernel), layers.native.conv_pool(batch_last, kernel)
     np.testing.assert_allclose(fast, native, rtol=1e-5, atol=1e-6)
 
 

@@ -1,6 +1,6 @@
 """Convolution and 2x2 max-pooling that are fast on every backend.
 
-On a CPU the form of `layers.cpu` is lowered, on any other platform the native operations
+On a CPU the form of `layers.cpu` is lowered, on any other platform that of `layers.native`
 (`jax.lax.platform_dependent` chooses).
 
 Inside a network, activations are *batch last* (channels, height, width, batch): every slice of an image is
@@ -17,11 +17,10 @@ those trained in float64, with a batch of one some are 6e-4 off (by native float
 import math
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mmids_cnn.layers import cpu
+from mmids_cnn.layers import cpu, native
 from mmids_cnn.layers.cpu import BatchLast, Images, Kernel, Result
 from mmids_cnn.layers.norm import GHOST, ghost_norm, running_norm
 
@@ -67,7 +66,7 @@ def max_pool(images: Images) -> Float[Array, "batch half_height half_width chann
     The gradient goes to the first maximum of a window in row-major order, as that of `flax.linen.max_pool`
     does.
     """
-    return lax.platform_dependent(batch_last(images), cpu=cpu.max_pool, default=_native_max_pool).transpose(
+    return lax.platform_dependent(batch_last(images), cpu=cpu.max_pool, default=native.max_pool).transpose(
         3, 1, 2, 0
     )
 
@@ -85,8 +84,8 @@ def conv(activations: BatchLast, kernel: Kernel, *, pool: bool = False) -> Resul
     """
     _require_odd(kernel)
     if pool:
-        return lax.platform_dependent(activations, kernel, cpu=cpu.conv_pool, default=_native_conv_pool)
-    return lax.platform_dependent(activations, kernel, cpu=cpu.convolution, default=_native_convolution)
+        return lax.platform_dependent(activations, kernel, cpu=cpu.conv_pool, default=native.conv_pool)
+    return lax.platform_dependent(activations, kernel, cpu=cpu.convolution, default=native.convolution)
 
 
 def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, " features"]) -> Result:
@@ -111,16 +110,3 @@ def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, " featu
 def _require_odd(kernel: Kernel) -> None:
     if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
         raise ValueError(f"expected an odd number of kernel rows and columns, got {kernel.shape[:2]}")
-
-
-def _native_convolution(activations: BatchLast, kernel: Kernel) -> Result:
-    layout = ("CHWN", "HWIO", "CHWN")
-    return lax.conv_general_dilated(activations, kernel, (1, 1), "SAME", dimension_numbers=layout)
-
-
-def _native_max_pool(activations: BatchLast) -> Result:
-    return lax.reduce_window(activations, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-
-
-def _native_conv_pool(activations: BatchLast, kernel: Kernel) -> Result:
-    return _native_max_pool(_native_convolution(activations, kernel))

@@ -21,12 +21,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num
 
+from mmids_cnn.layers.pooling import Quarters, maximum
+
 Images = Num[Array, "batch height width channels"]
 BatchLast = Num[Array, "channels height width batch"]
 Result = Num[Array, "out_channels out_height out_width batch"]
 Kernel = Float[Array, "rows columns channels features"]
 Tiles = Float[Array, "tile_rows tile_columns channels half_height half_width batch"]
-Quarters = Float[Array, "4 features half_height half_width batch"]
 
 # Winograd's transforms along one axis (Lavin & Gray, section 4.1, with the sign of the last product changed
 # so that `_OUTPUT` holds one minus less): output = _OUTPUT @ ((_KERNEL @ kernel) * (_INPUT @ tile)).
@@ -37,13 +38,13 @@ _INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])
 
 def conv_pool(activations: BatchLast, kernel: Kernel) -> Result:
     """Convolves, then takes the maximum of each 2x2 window."""
-    return _maximum(_windows(activations, kernel))
+    return maximum(_windows(activations, kernel))
 
 
 def max_pool(activations: BatchLast) -> Result:
     """Takes the maximum of each 2x2 window, dropping an odd last row or column."""
     tiles = _tiles(activations, (1, 1), False)
-    return _maximum(tiles.reshape(4, *tiles.shape[2:]))
+    return maximum(tiles.reshape(4, *tiles.shape[2:]))
 
 
 def convolution(activations: BatchLast, kernel: Kernel) -> Result:
@@ -152,27 +153,3 @@ def _transformed(matrix: np.ndarray) -> Callable[[Sequence[Array]], list[Array]]
         return sum(terms[1:], terms[0])
 
     return lambda parts: [combine(row, parts) for row in matrix]
-
-
-@jax.custom_vjp
-def _maximum(quarters: Quarters) -> Result:
-    """Maximum over the first axis; its gradient goes to the first maximum."""
-    a, b, c, d = quarters
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
-
-
-def _maximum_forward(quarters: Quarters) -> tuple[Result, Quarters]:
-    return _maximum(quarters), quarters
-
-
-def _maximum_backward(quarters: Quarters, gradient: Result) -> tuple[Quarters]:
-    a, b, c, d = quarters
-    upper = jnp.maximum(a, b) >= jnp.maximum(c, d)
-    above, below = jnp.where(upper, gradient, 0), jnp.where(upper, 0, gradient)
-    left, right = a >= b, c >= d
-    parts = [jnp.where(left, above, 0), jnp.where(left, 0, above)]
-    parts += [jnp.where(right, below, 0), jnp.where(right, 0, below)]
-    return (jnp.stack(parts),)
-
-
-_maximum.defvjp(_maximum_forward, _maximum_backward)

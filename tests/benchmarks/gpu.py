@@ -1,0 +1,421 @@
+"""Times training on a GPU: forms of the layers, flags of the compiler, precision, batches, populations.
+
+    python tests/benchmarks/gpu.py                     # all points, writes records/gpu.json
+    python tests/benchmarks/gpu.py --part=3 --budget=300
+
+Each point is a process of its own, as XLA reads its flags once; the next ones import and trace meanwhile. The
+record is written after every point, and what no longer fits into the budget is left out. Without a GPU the
+same is done in small, to a file of its own, so that it can be tried anywhere. A plain checkout is enough: it
+needs JAX, Flax and Optax of any version, but neither TFDS nor ml_collections.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT)]
+
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+FLAGS = {
+    "none": "",
+    "deterministic": DETERMINISTIC,
+    "exclude": "--xla_gpu_exclude_nondeterministic_ops=true",
+    "graph": f"{DETERMINISTIC} --xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE",
+    "graph, exclude": "--xla_gpu_exclude_nondeterministic_ops=true "
+    "--xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE",
+    "graph, none": "--xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE",
+}
+FORMS = ("native", "before", "patches", "winograd")
+"""What layers are lowered to: `layers.native`; the same with XLA's own gradients of pooling and of an index;
+native with the filter gradient as products; `layers.cpu`."""
+
+
+POPULAR = ("winograd", "patches", "native")
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """What is timed: an experiment with some settings, trained for some epochs."""
+
+    part: int
+    experiment: str = "base"
+    members: int = 1
+    form: str = "native"
+    flags: str = "deterministic"
+    precision: str = "float32"
+    batch: int = 0  # 0: the experiment's
+    what: str = "train"  # or "ceilings", "parity"
+    again: int = 0  # tells equal points apart
+
+
+def points() -> list[Point]:
+    """All points, those that matter most first."""
+    found = [Point(1, what="ceilings"), Point(1, what="parity")]
+    found += [Point(1, flags="graph"), Point(1, flags="graph", again=1)]
+    found += [Point(3, members=16, form=form, flags="graph") for form in ("native", "winograd", "patches")]
+    found += [
+        Point(3, "one_epoch", 16, form, "graph", precision)
+        for precision, forms in (("float32", POPULAR), ("tensorfloat32", POPULAR))
+        for form in forms
+    ]
+    found += [Point(1), Point(1, form="before")]
+    found += [Point(2, "one_epoch", form=form, flags="graph") for form in ("native", "winograd")]
+    found += [Point(3, members=64, form=form, flags="graph") for form in POPULAR]
+    found += [Point(1, form="before", flags="graph")]
+    found += [Point(1, flags=flags) for flags in ("graph, none", "graph, exclude", "none", "exclude")]
+    found += [Point(2, flags="graph", precision=p) for p in ("tensorfloat32", "bfloat16")]
+    found += [Point(1, form=form, flags="graph") for form in ("winograd", "patches")]
+    found += [Point(2, flags="graph", batch=batch) for batch in (32, 512, 2048)]
+    found += [Point(3, members=256, form=form, flags="graph") for form in ("winograd", "patches")]
+    return found
+
+
+def stand_in() -> None:
+    """Puts a dict with attributes where ml_collections is missing: experiment files need no more of it."""
+    if importlib.util.find_spec("ml_collections") is None:
+
+        class ConfigDict(dict):
+            __getattr__, __setattr__ = dict.__getitem__, dict.__setitem__
+
+        module = types.ModuleType("ml_collections")
+        module.ConfigDict = ConfigDict  # type: ignore[attr-defined]
+        sys.modules["ml_collections"] = module
+
+
+def use(form: str) -> None:
+    """Lowers layers to a form, on any platform."""
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    from mmids_cnn import layers, losses
+    from mmids_cnn.layers import cpu, native
+
+    if form == "native":
+        chosen = native.convolution, native.max_pool, native.conv_pool
+    elif form == "winograd":
+        chosen = cpu.convolution, cpu.max_pool, cpu.conv_pool
+    elif form == "patches":
+        convolution = with_patches(native.convolution)
+        chosen = convolution, native.max_pool, lambda x, kernel: native.max_pool(convolution(x, kernel))
+    else:
+        import optax
+
+        def pool(x: Any) -> Any:
+            return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+        def cross_entropy(logits: Any, labels: Any, label_smoothing: Any = 0.0) -> Any:
+            logits = logits - lax.stop_gradient(logits.max(-1, keepdims=True))
+            hard = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            even = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+            return hard + label_smoothing * (even - hard)
+
+        losses.cross_entropy = cross_entropy
+        chosen = native.convolution, pool, lambda x, kernel: pool(native.convolution(x, kernel))
+    parts: Any = types.SimpleNamespace(convolution=chosen[0], max_pool=chosen[1], conv_pool=chosen[2])
+    layers.native, layers.cpu = parts, parts
+
+
+def with_patches(convolution: Any) -> Any:
+    """A convolution whose filter gradient is a product for each tap: under `vmap` one batched product."""
+    import jax
+    import jax.numpy as jnp
+
+    @jax.custom_vjp
+    def conv(x: Any, kernel: Any) -> Any:
+        return convolution(x, kernel)
+
+    def backward(saved: Any, gradient: Any) -> Any:
+        x, kernel = saved
+        rows, columns, _, _ = kernel.shape
+        height, width = x.shape[1:3]
+        padded = jnp.pad(x, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
+        taps = jnp.stack(
+            [padded[:, r : r + height, c : c + width] for r in range(rows) for c in range(columns)]
+        )
+        # Rows of pixels apart, then added up: a product of few rows and columns over 10^5 pixels has too
+        # little to do side by side.
+        own = jnp.einsum("pihwn,ohwn->hpio", taps, gradient).sum(0).reshape(kernel.shape)
+        return jax.vjp(lambda x: convolution(x, kernel), x)[1](gradient)[0], own
+
+    conv.defvjp(lambda x, kernel: (convolution(x, kernel), (x, kernel)), backward)
+    return conv
+
+
+def data(small: bool) -> Any:
+    """MNIST from the archives beside the package."""
+    from mmids_cnn import data as data_lib
+    from mmids_cnn.datasets import idx
+
+    found = idx.find("shipped", str(idx.SHIPPED))  # under its own name TFDS is asked for its checksums
+    splits = {name: data_lib.Split(*idx.read_split(found, name)) for name in ("train", "test")}
+    if small:
+        splits = {name: data_lib.Split(x[:2048], y[:2048]) for name, (x, y) in splits.items()}
+    return data_lib.Dataset("mnist", splits, 10, "")
+
+
+def prepared(point: Point, small: bool) -> Any:
+    """The experiments of a point's members and their data."""
+    from experiments import base, one_epoch
+    from mmids_cnn import config
+
+    settings = {"base": base, "one_epoch": one_epoch}[point.experiment].get_config()
+    settings.train.precision = point.precision
+    settings.batch_size = point.batch or settings.batch_size
+    experiment = config.resolve(settings)
+    return [dataclasses.replace(experiment, seed=seed) for seed in range(point.members)], data(small)
+
+
+def trained(point: Point, small: bool, go: Any) -> dict[str, Any]:
+    """Seconds to lower, to compile and of each epoch; memory, accuracy and fingerprint."""
+    import jax
+
+    from mmids_cnn import feed, score, train
+    from mmids_cnn.devices import mesh
+    from mmids_cnn.storage import digests
+
+    use(point.form)
+    experiments, dataset = prepared(point, small)
+    go()
+    clock = time.perf_counter
+    began = clock()
+    if point.members == 1:
+        state = train.init_state(experiments[0], dataset)
+    else:
+        state = train.init_population(experiments, dataset)
+    state = jax.device_put(jax.block_until_ready(state), mesh.replicated(state.program.cut.devices))
+    batches = feed.make(experiments[0], dataset.splits["train"])
+    started = clock()
+    batches.compile(state)
+    compiled, epochs = clock(), []
+    for epoch in range(4):  # the first calls are made before a graph is
+        before = clock()
+        state = jax.block_until_ready(batches.advance(state, epoch, 0, batches.steps_per_epoch))
+        epochs.append(clock() - before)
+    scorer = score.Scorer(
+        state.program.network, ("loss", "accuracy"), {"test": dataset.splits["test"]}, 1000, state.population
+    )
+    scorer.compile(state.variables)
+    before = clock()
+    scores: Any = jax.device_get(scorer(state.scored))["test"]
+    scoring = clock() - before
+    stats = jax.local_devices()[0].memory_stats() or {}
+    accuracy = scores.totals["accuracy"] / scores.count
+    return {
+        "init_seconds": started - began,
+        "compile_seconds": compiled - started,
+        "steps": batches.steps_per_epoch,
+        "epoch_seconds": epochs,
+        "ms_a_model_epoch": 1000 * min(epochs[1:]) / point.members,
+        "microseconds_a_step": 1e6 * min(epochs[1:]) / batches.steps_per_epoch,
+        "scoring_seconds": scoring,
+        "peak_bytes": stats.get("peak_bytes_in_use"),
+        "accuracy": float(accuracy.mean()),
+        "fingerprint": digests.fingerprint(jax.device_get(train.trained(state))),
+    }
+
+
+def ceilings(small: bool) -> dict[str, Any]:
+    """What the device can do: products of three precisions, a copy."""
+    import jax
+    import jax.numpy as jnp
+
+    n = 512 if small else 8192
+
+    def seconds(function: Any, *arguments: Any) -> float:
+        jax.block_until_ready(function(*arguments))
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            jax.block_until_ready(function(*arguments))
+            times.append(time.perf_counter() - began)
+        return sorted(times)[2]
+
+    found = {}
+    for name, dtype in (("float32", jnp.float32), ("tensorfloat32", jnp.float32), ("bfloat16", jnp.bfloat16)):
+        a, b = (jax.random.normal(jax.random.key(i), (n, n), dtype) for i in range(2))
+        with jax.default_matmul_precision(name):
+            found[f"{name}_flop_a_second"] = 2 * n**3 / seconds(jax.jit(jnp.matmul), a, b)
+    x = jax.random.normal(jax.random.key(0), (4 * n, n))
+    found["copied_bytes_a_second"] = 2 * x.nbytes / seconds(jax.jit(lambda x: x + 1), x)
+    empty = jnp.zeros(())
+    found["call_seconds"] = seconds(jax.jit(lambda x: x + 1), empty)
+    return found
+
+
+def parity(small: bool) -> dict[str, Any]:
+    """How far the device is from the CPU of the same machine: layers from float64, steps from steps."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax import lax
+
+    from mmids_cnn import train
+    from mmids_cnn.devices import microbatches
+    from mmids_cnn.layers import cpu, native
+
+    gpu, host = jax.local_devices()[0], jax.local_devices(backend="cpu")[0]
+    forms = {
+        "native": native.convolution,
+        "patches": with_patches(native.convolution),
+        "winograd": cpu.convolution,
+    }
+    found: dict[str, Any] = {}
+    for shape in ((8, 28, 1, 16), (8, 14, 16, 32), (8, 7, 32, 32)):
+        batch, side, channels, features = shape
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(channels, side, side, batch))
+        kernel = rng.normal(size=(3, 3, channels, features)) / np.sqrt(9 * channels)
+        weights = rng.normal(size=(features, side, side, batch))
+
+        def gradients(form: Any, x: Any, kernel: Any, weights: Any) -> Any:
+            with jax.default_matmul_precision("float32"):
+                return jax.vjp(form, x, kernel)[1](weights)
+
+        with jax.enable_x64(True):
+            on_host = [jax.device_put(a, host) for a in (x, kernel, weights)]
+            exact = jax.jit(lambda *a: gradients(native.convolution, *a))(*on_host)
+            exact = [np.asarray(a) for a in exact]
+        for name, form in forms.items():
+            there = [jax.device_put(a.astype(np.float32), gpu) for a in (x, kernel, weights)]
+            got = jax.jit(lambda *a, form=form: gradients(form, *a))(*there)
+            found[f"{name} {shape}"] = [
+                float(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b))
+                for a, b in zip(got, exact, strict=True)
+            ]
+    experiments, dataset = prepared(Point(1), small)
+    state = train.init_state(experiments[0], dataset)
+    state = state.replace(program=dataclasses.replace(state.program, cut=microbatches.WHOLE))
+    split, size = dataset.splits["train"], experiments[0].batch_size
+    step = jax.jit(lambda state, batch: train.train_step(state, batch)[0])
+    ends = {}
+    for name, device in (("device", gpu), ("cpu", host)):
+        at = jax.device_put(jax.device_get(state), device)
+        for i in range(10):
+            part = slice(i * size, (i + 1) * size)
+            batch = train.Batch(split.images[part], split.labels[part], np.ones(size, bool))
+            at = step(at, jax.device_put(batch, device))
+            if i in (0, 9):
+                ends[name, i] = jax.device_get(at.params)
+    for i in (0, 9):
+        far = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ends["device", i], ends["cpu", i])
+        found[f"parameters after {i + 1} steps"] = max(jax.tree.leaves(far))
+    assert lax is not None and jnp is not None
+    return found
+
+
+def child(point: Point, small: bool) -> None:
+    """Measures a point as soon as it is its turn; prints what it found."""
+    stand_in()
+    import jax
+
+    def go() -> None:
+        print("ready", flush=True)
+        sys.stdin.readline()
+
+    if point.what == "train":
+        found = trained(point, small, go)
+    else:
+        go()
+        found = ceilings(small) if point.what == "ceilings" else parity(small)
+    print(json.dumps({"device": jax.devices()[0].device_kind, "jax": jax.__version__, **found}), flush=True)
+
+
+def start(point: Point, small: bool, errors: Path) -> subprocess.Popen[str]:
+    """The process of a point."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "" if small else FLAGS[point.flags],
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "PYTHONPATH": str(ROOT),
+    }
+    if point.what == "parity" and not small:
+        environment["JAX_PLATFORMS"] = "cuda,cpu"
+    command = [sys.executable, __file__, "--point", json.dumps(dataclasses.asdict(point))]
+    return subprocess.Popen(
+        [*command, *(["--small"] if small else [])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=open(errors, "w"),  # noqa: SIM115
+        text=True,
+        env=environment,
+    )
+
+
+def measure(process: subprocess.Popen[str], limit: float) -> dict[str, Any]:
+    """Lets a process go, and returns what it found, or how it failed."""
+    assert process.stdin and process.stdout
+    began = time.perf_counter()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write("\n")
+    try:
+        out, _ = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return {"failed": f"no result after {limit:.0f} s"}
+    last = out.strip().splitlines()[-1:] or ["ready"]
+    if process.returncode or last == ["ready"]:
+        return {"failed": f"exit status {process.returncode}"}
+    return json.loads(last[0]) | {"wall_seconds": time.perf_counter() - began}
+
+
+def main() -> None:
+    """Measures the points of some parts, writes the record."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--part", default="1,2,3", help="of the points, as 1,3")
+    parser.add_argument("--budget", type=float, default=540, help="seconds, after which no point is begun")
+    parser.add_argument("--limit", type=float, default=120, help="seconds for a point")
+    parser.add_argument("--record", type=Path, default=None)
+    parser.add_argument("--point", help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help="few images and points, on any device")
+    parser.add_argument("--only", default="", help="points whose description has this text")
+    arguments = parser.parse_args()
+    if arguments.point:
+        child(Point(**json.loads(arguments.point)), arguments.small)
+        return
+    record_file = arguments.record or HERE / "records" / ("gpu_small.json" if arguments.small else "gpu.json")
+    began, parts = time.perf_counter(), set(map(int, arguments.part.split(",")))
+    todo = [point for point in points() if point.part in parts and arguments.only in str(point)]
+    if arguments.small:
+        todo = [point for point in todo if point.members in (1, 4) and point.flags == "graph"]
+    record: dict[str, Any] = {"points": []}
+    if record_file.exists():
+        record = json.loads(record_file.read_text())
+    ahead, errors = 3, record_file.with_suffix(".errors")
+    errors.mkdir(exist_ok=True, parents=True)
+    started: list[Any] = []
+    for at, point in enumerate(todo):
+        if time.perf_counter() - began > arguments.budget:
+            print(f"left out, as the budget is spent: {len(todo) - at} points")
+            break
+        for index in range(len(started), min(len(todo), at + ahead)):
+            started.append(start(todo[index], arguments.small, errors / f"{index}.txt"))
+        found = measure(started[at], arguments.limit)
+        if "failed" in found:
+            found["error"] = (errors / f"{at}.txt").read_text()[-600:]
+        row = {**dataclasses.asdict(point), "xla_flags": FLAGS[point.flags], **found}
+        record["points"].append(row)
+        record_file.write_text(json.dumps(record, indent=1) + "\n")
+        shown = ("ms_a_model_epoch", "microseconds_a_step", "compile_seconds", "accuracy", "failed", "error")
+        short = {k: round(v, 3) if isinstance(v, float) else v for k, v in found.items() if k in shown}
+        own = {k: v for k, v in dataclasses.asdict(point).items() if v != getattr(Point(0), k)}
+        print(f"{time.perf_counter() - began:5.0f} s", own, short or found, flush=True)
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+
+
+if __name__ == "__main__":
+    main()

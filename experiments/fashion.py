@@ -11,7 +11,8 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.num_epochs = 28
+    config.num_epochs = 25
+    config.batch_size = 64
     config.dataset.name = "fashion_mnist"
     config.model = ConfigDict(
         {"name": "norm_net", "channels": (32, 44, 64), "depths": (1, 2, 2), "dropout": 0.0}

@@ -11,17 +11,19 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.num_epochs = 30
+    config.num_epochs = 20
+    config.batch_size = 64
     config.model = ConfigDict(
-        {"name": "norm_net", "channels": (24, 48, 64), "depths": (1, 2, 2), "dropout": 0.0}
+        {"name": "norm_net", "channels": (32, 64, 96), "depths": (1, 2, 2), "dropout": 0.0}
     )
-    config.optimizer.learning_rate = 0.008
+    config.optimizer.learning_rate = 0.01
     config.optimizer.schedule = "one_cycle"
     config.optimizer.warmup_fraction = 0.3
-    config.train.label_smoothing = 0.1
+    config.train.label_smoothing = 0.07
     config.train.average_decay = 0.998
 
-    config.augment.shift = 2.0
-    config.augment.rotation = 10.0
+    config.augment.shift = 1.6
+    config.augment.rotation = 9.0
     config.augment.scale = 0.1
+    config.augment.shear = 0.1
     return config

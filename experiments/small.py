@@ -11,17 +11,19 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.num_epochs = 24
+    config.num_epochs = 20
+    config.batch_size = 64
     config.model = ConfigDict(
         {"name": "norm_net", "channels": (16, 20, 28), "depths": (1, 2, 2), "dropout": 0.0}
     )
-    config.optimizer.learning_rate = 0.01
+    config.optimizer.learning_rate = 0.016
     config.optimizer.schedule = "one_cycle"
     config.optimizer.warmup_fraction = 0.3
-    config.train.label_smoothing = 0.1
-    config.train.average_decay = 0.995
+    config.train.label_smoothing = 0.05
+    config.train.average_decay = 0.998
 
-    config.augment.shift = 2.0
-    config.augment.rotation = 10.0
-    config.augment.scale = 0.1
+    config.augment.shift = 1.3
+    config.augment.rotation = 7.0
+    config.augment.scale = 0.07
+    config.augment.shear = 0.06
     return config

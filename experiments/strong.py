@@ -11,13 +11,14 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.optimizer.learning_rate = 0.008
+    config.optimizer.learning_rate = 0.006
     config.optimizer.schedule = "one_cycle"
-    config.optimizer.warmup_fraction = 0.3
-    config.train.label_smoothing = 0.1
-    config.train.average_decay = 0.99
+    config.optimizer.warmup_fraction = 0.12
+    config.train.label_smoothing = 0.06
+    config.train.average_decay = 0.95
 
-    config.augment.shift = 2.0
-    config.augment.rotation = 10.0
+    config.augment.shift = 1.1
+    config.augment.rotation = 8.0
     config.augment.scale = 0.1
+    config.augment.shear = 0.05
     return config

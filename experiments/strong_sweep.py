@@ -1,6 +1,8 @@
 """The settings of `strong.py`, chosen by 10,000 images that are held out of the training split.
 
-python -m mmids_cnn.main --config=experiments/strong_sweep.py
+One population of 64 random settings, which takes a GPU; on a CPU --config.sweep.population=1 is as fast.
+
+    python -m mmids_cnn.main --config=experiments/strong_sweep.py
 """
 
 from ml_collections import ConfigDict
@@ -13,13 +15,14 @@ def get_config() -> ConfigDict:
     config = sweep.for_recipe(strong.get_config())
     config.sweep.space.optimizer.learning_rate = "log_uniform(4e-3, 1.6e-2)"
     config.sweep.space.optimizer.b2 = "choice(0.95, 0.99, 0.999)"
+    config.sweep.space.optimizer.warmup_fraction = "uniform(0.1, 0.4)"
     config.sweep.space.train.label_smoothing = "uniform(0.0, 0.15)"
     config.sweep.space.train.average_decay = "choice(0.9, 0.98, 0.995)"
     config.sweep.space.augment.shift = "uniform(0.5, 2.5)"
     config.sweep.space.augment.rotation = "uniform(0.0, 15.0)"
     config.sweep.space.augment.scale = "uniform(0.0, 0.15)"
     config.sweep.space.augment.shear = "uniform(0.0, 0.15)"
-    config.sweep.trials = 32
-    config.sweep.halving = 3
-    config.sweep.rungs = (4,)
+    config.sweep.search = "random"
+    config.sweep.trials = 64
+    config.sweep.population = 64
     return config

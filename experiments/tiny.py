@@ -12,16 +12,18 @@ def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
     config.num_epochs = 50
+    config.batch_size = 64
     config.model = ConfigDict(
         {"name": "norm_net", "channels": (8, 14, 16), "depths": (1, 2, 2), "dropout": 0.0}
     )
-    config.optimizer.learning_rate = 0.015
+    config.optimizer.learning_rate = 0.02
     config.optimizer.schedule = "one_cycle"
     config.optimizer.warmup_fraction = 0.3
-    config.train.label_smoothing = 0.05
-    config.train.average_decay = 0.995
+    config.train.label_smoothing = 0.03
+    config.train.average_decay = 0.998
 
-    config.augment.shift = 2.0
-    config.augment.rotation = 10.0
-    config.augment.scale = 0.1
+    config.augment.shift = 1.0
+    config.augment.rotation = 6.0
+    config.augment.scale = 0.05
+    config.augment.shear = 0.04
     return config

@@ -1,7 +1,6 @@
 """Convolution and 2x2 max-pooling that are fast on every backend.
 
-On a CPU the form of `layers.cpu` is lowered, on any other platform that of `layers.native`
-(`jax.lax.platform_dependent` chooses).
+On a CPU and on NVIDIA's GPUs the form of `layers.tiles` is lowered, elsewhere that of `layers.native`.
 
 Inside a network, activations are *batch last* (channels, height, width, batch): every slice of an image is
 then made of long contiguous runs. `batch_last` and `flatten` convert at the borders. All functions work in
@@ -15,14 +14,15 @@ those trained in float64, with a batch of one some are 6e-4 off (by native float
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from mmids_cnn.layers import cpu, native
-from mmids_cnn.layers.cpu import BatchLast, Images, Kernel, Result
+from mmids_cnn.layers import native, tiles
 from mmids_cnn.layers.norm import GHOST, ghost_norm, running_norm
+from mmids_cnn.layers.tiles import BatchLast, Images, Kernel, Result
 
 __all__ = [
     "GHOST",
@@ -66,9 +66,7 @@ def max_pool(images: Images) -> Float[Array, "batch half_height half_width chann
     The gradient goes to the first maximum of a window in row-major order, as that of `flax.linen.max_pool`
     does.
     """
-    return lax.platform_dependent(batch_last(images), cpu=cpu.max_pool, default=native.max_pool).transpose(
-        3, 1, 2, 0
-    )
+    return _form(tiles.max_pool, native.max_pool, batch_last(images)).transpose(3, 1, 2, 0)
 
 
 def conv(activations: BatchLast, kernel: Kernel, *, pool: bool = False) -> Result:
@@ -84,8 +82,8 @@ def conv(activations: BatchLast, kernel: Kernel, *, pool: bool = False) -> Resul
     """
     _require_odd(kernel)
     if pool:
-        return lax.platform_dependent(activations, kernel, cpu=cpu.conv_pool, default=native.conv_pool)
-    return lax.platform_dependent(activations, kernel, cpu=cpu.convolution, default=native.convolution)
+        return _form(tiles.conv_pool, native.conv_pool, activations, kernel)
+    return _form(tiles.convolution, native.convolution, activations, kernel)
 
 
 def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, " features"]) -> Result:
@@ -110,3 +108,7 @@ def conv_pool(activations: BatchLast, kernel: Kernel, bias: Float[Array, " featu
 def _require_odd(kernel: Kernel) -> None:
     if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
         raise ValueError(f"expected an odd number of kernel rows and columns, got {kernel.shape[:2]}")
+
+
+def _form(fast: Callable[..., Result], native: Callable[..., Result], *arguments: Array) -> Result:
+    return lax.platform_dependent(*arguments, cpu=fast, cuda=fast, default=native)

@@ -1,15 +1,13 @@
-"""Convolution and 2x2 max-pooling for accelerators: the native operations, and a gradient of pooling.
+"""Convolution and 2x2 max-pooling for other accelerators: native operations, and a gradient of pooling.
 
-XLA differentiates its pooling by `select_and_scatter`, on a GPU a scatter of every pixel, with sorts in
-front where results are to be the same twice. Here it is written out, elementwise.
+XLA differentiates its pooling by `select_and_scatter`. Here it is written out, elementwise.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmids_cnn.layers.cpu import BatchLast, Kernel, Result
-from mmids_cnn.layers.pooling import Quarters, maximum
+from mmids_cnn.layers.tiles import BatchLast, Kernel, Quarters, Result, maximum
 
 
 def convolution(activations: BatchLast, kernel: Kernel) -> Result:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmids_cnn.layers.cpu import BatchLast, Result
+from mmids_cnn.layers.tiles import BatchLast, Result
 
 GHOST = 32
 """Examples whose statistics are taken together: as many as a slice of a batch has on a CPU."""

@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import types
 from pathlib import Path
@@ -36,12 +37,8 @@ FLAGS = {
     "--xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE",
     "graph, none": "--xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE",
 }
-FORMS = ("native", "before", "patches", "winograd")
-"""What layers are lowered to: `layers.native`; the same with XLA's own gradients of pooling and of an index;
-native with the filter gradient as products; `layers.cpu`."""
-
-
-POPULAR = ("winograd", "patches", "native")
+FORMS = ("tiles", "native", "before")
+"""What layers are lowered to: `layers.tiles`; `layers.native`; native operations with XLA's own gradients."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +48,11 @@ class Point:
     part: int
     experiment: str = "base"
     members: int = 1
-    form: str = "native"
+    form: str = "tiles"
     flags: str = "deterministic"
     precision: str = "float32"
     batch: int = 0  # 0: the experiment's
-    what: str = "train"  # or "ceilings", "parity"
+    what: str = "train"  # or "ceilings", "parity", "trace"
     again: int = 0  # tells equal points apart
 
 
@@ -63,21 +60,22 @@ def points() -> list[Point]:
     """All points, those that matter most first."""
     found = [Point(1, what="ceilings"), Point(1, what="parity")]
     found += [Point(1, flags="graph"), Point(1, flags="graph", again=1)]
-    found += [Point(3, members=16, form=form, flags="graph") for form in ("native", "winograd", "patches")]
+    found += [Point(3, members=16, form=form, flags="graph") for form in FORMS[:2]]
     found += [
         Point(3, "one_epoch", 16, form, "graph", precision)
-        for precision, forms in (("float32", POPULAR), ("tensorfloat32", POPULAR))
-        for form in forms
+        for precision in ("float32", "tensorfloat32")
+        for form in FORMS[:2]
     ]
+    found += [Point(1, what="trace", flags="deterministic"), Point(3, members=16, what="trace")]
     found += [Point(1), Point(1, form="before")]
-    found += [Point(2, "one_epoch", form=form, flags="graph") for form in ("native", "winograd")]
-    found += [Point(3, members=64, form=form, flags="graph") for form in POPULAR]
+    found += [Point(2, "one_epoch", form=form, flags="graph") for form in ("tiles", "native")]
+    found += [Point(3, members=64, form=form, flags="graph") for form in FORMS[:2]]
     found += [Point(1, form="before", flags="graph")]
     found += [Point(1, flags=flags) for flags in ("graph, none", "graph, exclude", "none", "exclude")]
     found += [Point(2, flags="graph", precision=p) for p in ("tensorfloat32", "bfloat16")]
-    found += [Point(1, form=form, flags="graph") for form in ("winograd", "patches")]
+    found += [Point(1, form=form, flags="graph") for form in ("tiles", "native")]
     found += [Point(2, flags="graph", batch=batch) for batch in (32, 512, 2048)]
-    found += [Point(3, members=256, form=form, flags="graph") for form in ("winograd", "patches")]
+    found += [Point(3, members=256, form=form, flags="graph") for form in ("tiles", "native")]
     return found
 
 
@@ -88,8 +86,8 @@ def stand_in() -> None:
         class ConfigDict(dict):
             __getattr__, __setattr__ = dict.__getitem__, dict.__setitem__
 
-        module = types.ModuleType("ml_collections")
-        module.ConfigDict = ConfigDict  # type: ignore[attr-defined]
+        module: Any = types.ModuleType("ml_collections")
+        module.ConfigDict = ConfigDict
         sys.modules["ml_collections"] = module
 
 
@@ -100,15 +98,13 @@ def use(form: str) -> None:
     from jax import lax
 
     from mmids_cnn import layers, losses
-    from mmids_cnn.layers import cpu, native
+    from mmids_cnn.layers import native, tiles
 
+    chosen: tuple[Any, Any, Any]
     if form == "native":
         chosen = native.convolution, native.max_pool, native.conv_pool
-    elif form == "winograd":
-        chosen = cpu.convolution, cpu.max_pool, cpu.conv_pool
-    elif form == "patches":
-        convolution = with_patches(native.convolution)
-        chosen = convolution, native.max_pool, lambda x, kernel: native.max_pool(convolution(x, kernel))
+    elif form == "tiles":
+        chosen = tiles.convolution, tiles.max_pool, tiles.conv_pool
     else:
         import optax
 
@@ -124,33 +120,7 @@ def use(form: str) -> None:
         losses.cross_entropy = cross_entropy
         chosen = native.convolution, pool, lambda x, kernel: pool(native.convolution(x, kernel))
     parts: Any = types.SimpleNamespace(convolution=chosen[0], max_pool=chosen[1], conv_pool=chosen[2])
-    layers.native, layers.cpu = parts, parts
-
-
-def with_patches(convolution: Any) -> Any:
-    """A convolution whose filter gradient is a product for each tap: under `vmap` one batched product."""
-    import jax
-    import jax.numpy as jnp
-
-    @jax.custom_vjp
-    def conv(x: Any, kernel: Any) -> Any:
-        return convolution(x, kernel)
-
-    def backward(saved: Any, gradient: Any) -> Any:
-        x, kernel = saved
-        rows, columns, _, _ = kernel.shape
-        height, width = x.shape[1:3]
-        padded = jnp.pad(x, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
-        taps = jnp.stack(
-            [padded[:, r : r + height, c : c + width] for r in range(rows) for c in range(columns)]
-        )
-        # Rows of pixels apart, then added up: a product of few rows and columns over 10^5 pixels has too
-        # little to do side by side.
-        own = jnp.einsum("pihwn,ohwn->hpio", taps, gradient).sum(0).reshape(kernel.shape)
-        return jax.vjp(lambda x: convolution(x, kernel), x)[1](gradient)[0], own
-
-    conv.defvjp(lambda x, kernel: (convolution(x, kernel), (x, kernel)), backward)
-    return conv
+    layers.native, layers.tiles = parts, parts
 
 
 def data(small: bool) -> Any:
@@ -203,6 +173,11 @@ def trained(point: Point, small: bool, go: Any) -> dict[str, Any]:
         before = clock()
         state = jax.block_until_ready(batches.advance(state, epoch, 0, batches.steps_per_epoch))
         epochs.append(clock() - before)
+    if point.what == "trace":
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                jax.block_until_ready(batches.advance(state, 4, 0, 20))
+            return {"kernels": kernels(Path(folder))}
     scorer = score.Scorer(
         state.program.network, ("loss", "accuracy"), {"test": dataset.splits["test"]}, 1000, state.population
     )
@@ -224,6 +199,21 @@ def trained(point: Point, small: bool, go: Any) -> dict[str, Any]:
         "accuracy": float(accuracy.mean()),
         "fingerprint": digests.fingerprint(jax.device_get(train.trained(state))),
     }
+
+
+def kernels(folder: Path) -> dict[str, list[float]]:
+    """Of a trace, what ran on the device: how often, and microseconds in all, the longest first."""
+    import jax
+
+    found: dict[str, list[float]] = {}
+    for file in folder.rglob("*.xplane.pb"):
+        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+            for line in plane.lines if plane.name.startswith("/device") else ():
+                for event in line.events:
+                    key = f"{line.name}: {event.name}"
+                    count, total = found.get(key, (0, 0))
+                    found[key] = [count + 1, total + event.duration_ns / 1000]
+    return dict(sorted(found.items(), key=lambda item: -item[1][1])[:150])
 
 
 def ceilings(small: bool) -> dict[str, Any]:
@@ -257,19 +247,16 @@ def ceilings(small: bool) -> dict[str, Any]:
 def parity(small: bool) -> dict[str, Any]:
     """How far the device is from the CPU of the same machine: layers from float64, steps from steps."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
-    from jax import lax
 
     from mmids_cnn import train
     from mmids_cnn.devices import microbatches
-    from mmids_cnn.layers import cpu, native
+    from mmids_cnn.layers import native, tiles
 
     gpu, host = jax.local_devices()[0], jax.local_devices(backend="cpu")[0]
     forms = {
+        "tiles": tiles.convolution,
         "native": native.convolution,
-        "patches": with_patches(native.convolution),
-        "winograd": cpu.convolution,
     }
     found: dict[str, Any] = {}
     for shape in ((8, 28, 1, 16), (8, 14, 16, 32), (8, 7, 32, 32)):
@@ -304,14 +291,13 @@ def parity(small: bool) -> dict[str, Any]:
         at = jax.device_put(jax.device_get(state), device)
         for i in range(10):
             part = slice(i * size, (i + 1) * size)
-            batch = train.Batch(split.images[part], split.labels[part], np.ones(size, bool))
-            at = step(at, jax.device_put(batch, device))
+            examples = train.Batch(split.images[part], split.labels[part], np.ones(size, bool))
+            at = step(at, jax.device_put(examples, device))
             if i in (0, 9):
                 ends[name, i] = jax.device_get(at.params)
     for i in (0, 9):
         far = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ends["device", i], ends["cpu", i])
         found[f"parameters after {i + 1} steps"] = max(jax.tree.leaves(far))
-    assert lax is not None and jnp is not None
     return found
 
 
@@ -324,7 +310,7 @@ def child(point: Point, small: bool) -> None:
         print("ready", flush=True)
         sys.stdin.readline()
 
-    if point.what == "train":
+    if point.what in ("train", "trace"):
         found = trained(point, small, go)
     else:
         go()
@@ -347,7 +333,7 @@ def start(point: Point, small: bool, errors: Path) -> subprocess.Popen[str]:
         [*command, *(["--small"] if small else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=open(errors, "w"),  # noqa: SIM115
+        stderr=open(errors, "w"),
         text=True,
         env=environment,
     )

@@ -35,7 +35,7 @@ def test_arrows() -> None:
         ("console.terminal", "from mmids_cnn.runs import folder"),
         ("populations.ledger", "from mmids_cnn.sweeps import plan"),
         ("networks.conv_net", "from mmids_cnn import train"),
-        ("layers.cpu", "from mmids_cnn import metrics"),
+        ("layers.tiles", "from mmids_cnn import metrics"),
     ],
 )
 def test_import_that_breaks_a_rule_is_named(tmp_path: Path, module: str, line: str) -> None:

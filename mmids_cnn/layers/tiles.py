@@ -1,8 +1,9 @@
-"""Convolution and 2x2 max-pooling in a form that a CPU runs fast and differentiates fast.
+"""Convolution and 2x2 max-pooling in a form that CPUs and NVIDIA's GPUs run fast and differentiate fast.
 
 XLA's CPU backend runs a convolution inside a loop, or under `vmap` over kernels, through slow emitters, and
-the gradient of max-pooling as a sequential scatter. Here both are built from strided slices, elementwise
-operations and matrix products.
+the gradient of max-pooling as a sequential scatter. On a GPU, cuDNN's kernels are made for more channels, and
+for a population XLA makes the filter gradients convolutions by kernels as large as the image. Here both are
+built from strided slices, elementwise operations and matrix products.
 
 The method. An output window of 2x2 pixels, which is what pooling reduces, depends on a *tile* of (rows + 1)
 x (columns + 1) input pixels. All tiles are gathered once (4 instead of 9 copies of each pixel for a 3x3
@@ -21,12 +22,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from mmids_cnn.layers.pooling import Quarters, maximum
-
 Images = Num[Array, "batch height width channels"]
 BatchLast = Num[Array, "channels height width batch"]
 Result = Num[Array, "out_channels out_height out_width batch"]
 Kernel = Float[Array, "rows columns channels features"]
+Quarters = Float[Array, "4 features half_height half_width batch"]
 Tiles = Float[Array, "tile_rows tile_columns channels half_height half_width batch"]
 
 # Winograd's transforms along one axis (Lavin & Gray, section 4.1, with the sign of the last product changed
@@ -153,3 +153,27 @@ def _transformed(matrix: np.ndarray) -> Callable[[Sequence[Array]], list[Array]]
         return sum(terms[1:], terms[0])
 
     return lambda parts: [combine(row, parts) for row in matrix]
+
+
+@jax.custom_vjp
+def maximum(quarters: Quarters) -> Result:
+    """Maximum over the first axis; its gradient goes to the first maximum."""
+    a, b, c, d = quarters
+    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+
+
+def _maximum_forward(quarters: Quarters) -> tuple[Result, Quarters]:
+    return maximum(quarters), quarters
+
+
+def _maximum_backward(quarters: Quarters, gradient: Result) -> tuple[Quarters]:
+    a, b, c, d = quarters
+    upper = jnp.maximum(a, b) >= jnp.maximum(c, d)
+    above, below = jnp.where(upper, gradient, 0), jnp.where(upper, 0, gradient)
+    left, right = a >= b, c >= d
+    parts = [jnp.where(left, above, 0), jnp.where(left, 0, above)]
+    parts += [jnp.where(right, below, 0), jnp.where(right, 0, below)]
+    return (jnp.stack(parts),)
+
+
+maximum.defvjp(_maximum_forward, _maximum_backward)

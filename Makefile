@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint types quick unit format reproduce plain bench scaling sweeps recipes pictures notebook torture readme clean
+.PHONY: help setup run check test lint types quick unit format reproduce plain bench bench-gpu scaling sweeps recipes pictures notebook torture readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -54,6 +54,10 @@ plain: setup ## train the recipe with plain Flax and seeds 0 to 4, to compare it
 bench: setup ## time this project beside PyTorch, Keras and plain Flax (makes .venv-peers, 2.4 GB)
 	$(BIN)/python tests/benchmarks/bench.py
 	$(BIN)/python tests/benchmarks/saving.py
+	$(BIN)/python tests/benchmarks/table.py
+
+bench-gpu: setup ## time training on a GPU (PART 1,2,3; BUDGET 540 s), without one the same in small
+	$(BIN)/python tests/benchmarks/gpu.py --part=$${PART:-1,2,3} --budget=$${BUDGET:-540}
 	$(BIN)/python tests/benchmarks/table.py
 
 scaling: setup ## time how cost grows with batch, width, data and number of models

@@ -4,17 +4,18 @@
     python tests/benchmarks/gpu.py --part=3 --budget=300
 
 Each point is a process of its own, as XLA reads its flags once; the next ones import and trace meanwhile. The
-record is written after every point, and what no longer fits into the budget is left out. Without a GPU the
-same is done in small, to a file of its own, so that it can be tried anywhere. A plain checkout is enough: it
-needs JAX, Flax and Optax of any version, but neither TFDS nor ml_collections.
+record is written after every point, and what no longer fits into the budget is left out. Without a GPU a few
+points are run in small, to a file of their own, so that it can be tried anywhere. A plain checkout is enough:
+it needs JAX, Flax and Optax of any version, but neither TFDS nor ml_collections.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import importlib.util
+import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ import time
 import types
 from pathlib import Path
 from typing import Any
+
+AHEAD = 3  # processes that have begun: the one that measures, and the next ones
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -81,7 +84,9 @@ def points() -> list[Point]:
 
 def stand_in() -> None:
     """Puts a dict with attributes where ml_collections is missing: experiment files need no more of it."""
-    if importlib.util.find_spec("ml_collections") is None:
+    try:
+        import ml_collections  # noqa: F401
+    except ModuleNotFoundError:
 
         class ConfigDict(dict):
             __getattr__, __setattr__ = dict.__getitem__, dict.__setitem__
@@ -177,7 +182,7 @@ def trained(point: Point, small: bool, go: Any) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder):
                 jax.block_until_ready(batches.advance(state, 4, 0, 20))
-            return {"kernels": kernels(Path(folder))}
+            return {"steps_traced": 20, "kernels_microseconds": kernels(Path(folder))}
     scorer = score.Scorer(
         state.program.network, ("loss", "accuracy"), {"test": dataset.splits["test"]}, 1000, state.population
     )
@@ -206,14 +211,15 @@ def kernels(folder: Path) -> dict[str, list[float]]:
     import jax
 
     found: dict[str, list[float]] = {}
+    plain = re.compile(r"void |[(<].*")  # a kernel's name without its types and arguments
     for file in folder.rglob("*.xplane.pb"):
         for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
             for line in plane.lines if plane.name.startswith("/device") else ():
                 for event in line.events:
-                    key = f"{line.name}: {event.name}"
+                    key = plain.sub("", event.name)[:60]
                     count, total = found.get(key, (0, 0))
                     found[key] = [count + 1, total + event.duration_ns / 1000]
-    return dict(sorted(found.items(), key=lambda item: -item[1][1])[:150])
+    return dict(sorted(found.items(), key=lambda item: -item[1][1])[:20])
 
 
 def ceilings(small: bool) -> dict[str, Any]:
@@ -357,41 +363,50 @@ def measure(process: subprocess.Popen[str], limit: float) -> dict[str, Any]:
     return json.loads(last[0]) | {"wall_seconds": time.perf_counter() - began}
 
 
+def platform() -> str:
+    """What JAX would compute on, asked of another process, as this one leaves the device alone."""
+    command = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def main() -> None:
     """Measures the points of some parts, writes the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", default="1,2,3", help="of the points, as 1,3")
     parser.add_argument("--budget", type=float, default=540, help="seconds, after which no point is begun")
     parser.add_argument("--limit", type=float, default=120, help="seconds for a point")
-    parser.add_argument("--record", type=Path, default=None)
-    parser.add_argument("--point", help=argparse.SUPPRESS)
-    parser.add_argument("--small", action="store_true", help="few images and points, on any device")
+    parser.add_argument("--record", type=Path, help="default: records/gpu.json, without a GPU a new file")
     parser.add_argument("--only", default="", help="points whose description has this text")
+    parser.add_argument("--point", help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.point:
         child(Point(**json.loads(arguments.point)), arguments.small)
         return
-    record_file = arguments.record or HERE / "records" / ("gpu_small.json" if arguments.small else "gpu.json")
-    began, parts = time.perf_counter(), set(map(int, arguments.part.split(",")))
-    todo = [point for point in points() if point.part in parts and arguments.only in str(point)]
-    if arguments.small:
-        todo = [point for point in todo if point.members in (1, 4) and point.flags == "graph"]
+    began, parts, small = time.perf_counter(), set(map(int, arguments.part.split(","))), platform() != "gpu"
+    todo = points()
+    if small:
+        print("no GPU is here: a few points in small, whose times say nothing of one")
+        todo = [point for point in todo if point.what != "train" and point.members == 1]
+        todo += [Point(1, flags="none"), Point(3, members=4, flags="none")]
+    todo = [point for point in todo if point.part in parts and arguments.only in str(point)]
+    folder = Path(tempfile.mkdtemp(prefix="bench-gpu-"))
+    record_file = arguments.record or (folder if small else HERE / "records") / "gpu.json"
     record: dict[str, Any] = {"points": []}
     if record_file.exists():
         record = json.loads(record_file.read_text())
-    ahead, errors = 3, record_file.with_suffix(".errors")
-    errors.mkdir(exist_ok=True, parents=True)
     started: list[Any] = []
     for at, point in enumerate(todo):
         if time.perf_counter() - began > arguments.budget:
             print(f"left out, as the budget is spent: {len(todo) - at} points")
             break
-        for index in range(len(started), min(len(todo), at + ahead)):
-            started.append(start(todo[index], arguments.small, errors / f"{index}.txt"))
+        for index in range(len(started), min(len(todo), at + AHEAD)):
+            started.append(start(todo[index], small, folder / f"{index}.txt"))
         found = measure(started[at], arguments.limit)
         if "failed" in found:
-            found["error"] = (errors / f"{at}.txt").read_text()[-600:]
+            found["error"] = (folder / f"{at}.txt").read_text()[-600:]
         row = {**dataclasses.asdict(point), "xla_flags": FLAGS[point.flags], **found}
+        row |= {"finite_check": "one array", "date": datetime.date.today().isoformat()}
         record["points"].append(row)
         record_file.write_text(json.dumps(record, indent=1) + "\n")
         shown = ("ms_a_model_epoch", "microseconds_a_step", "compile_seconds", "accuracy", "failed", "error")
@@ -401,6 +416,8 @@ def main() -> None:
     for process in started:
         if process.poll() is None:
             process.kill()
+            process.wait()
+    print(f"record: {record_file}")
 
 
 if __name__ == "__main__":

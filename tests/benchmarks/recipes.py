@@ -2,10 +2,13 @@
 
     python tests/benchmarks/recipes.py                        # all of them; many hours
     python tests/benchmarks/recipes.py --only=fast,strong     # some
+    python tests/benchmarks/recipes.py --only=record --population   # its seeds as one program, for a GPU
+    python tests/benchmarks/recipes.py --only=record --timed  # one run, for its time on this machine alone
 
-Each seed is a run of its own, `FOLDER/strong/3`, trained on the whole training split and scored once, after
-its last epoch. What is finished is not trained again, so that this may be stopped and gone on with; the
-record is written after every run. An ensemble is five runs of `record.py`, none of them in two ensembles.
+Each seed is a run of its own, `FOLDER/strong/3`, or all of them are a sweep over nothing, `FOLDER/strong`,
+trained on the whole training split and scored once, after the last epoch. What is finished is not trained
+again, so that this may be stopped and gone on with; the record is written after every run. An ensemble is
+five networks of `record.py`, none of them in two ensembles.
 
 Fashion-MNIST is no part of this repository: `--fashion` names the folder of its four archives.
 """
@@ -14,7 +17,6 @@ import argparse
 import datetime
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -24,8 +26,10 @@ from typing import Any
 from rich.console import Console
 
 from child import busy_seconds
-from mmids_cnn import config, model
+from mmids_cnn import config, data, model
 from mmids_cnn.console import experiment_file
+from mmids_cnn.runs import ensemble
+from mmids_cnn.sweeps import members
 from record import machine
 from table import print_table, recipes_rows
 
@@ -66,17 +70,48 @@ def train(name: str, seed: int, folder: Path, more: list[str]) -> dict[str, Any]
     return {"seed": seed, **{k: result[k] for k in KEPT}, **json.loads(cost.read_text())}
 
 
+def train_together(name: str, folder: Path, more: list[str]) -> list[dict[str, Any]]:
+    """Trains a recipe with all of its seeds as one population, unless that is done; returns its scores."""
+    workdir, experiment = folder / name, folder / f"{name}_seeds.py"
+    folder.mkdir(parents=True, exist_ok=True)
+    experiment.write_text(
+        f"from experiments import {name}, sweep\n\n\n"
+        "def get_config():\n"
+        f"    config = sweep.around({name}.get_config())\n"
+        "    config.eval.every_epochs = 0\n"
+        "    config.sweep.confirm_base = False\n"
+        f"    config.sweep.confirm_seeds = config.sweep.population = {SEEDS[name]}\n"
+        "    return config\n"
+    )
+    command = [sys.executable, "-m", "mmids_cnn.main", f"--config={experiment}", *more]
+    command += [f"--workdir={workdir}", "--config.report=False", "--progress=plain"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    best, made = (json.loads((workdir / file).read_text()) for file in ("best.json", "provenance.json"))
+    where = {
+        "device": made["device"]["platform"],
+        "kind": made["device"]["kind"],
+        "date": best.get("date") or datetime.date.fromtimestamp((workdir / "best.json").stat().st_mtime),
+        **{key: made[key] for key in ("python", "packages", "git_commit", "git_dirty")},
+    }
+    where["date"] = str(where["date"])
+    seeds = best["confirmed"]["winner"]["seeds"]
+    return [{k: one[k] for k in ("seed", *KEPT) if k in one} | {"machine": where} for one in seeds]
+
+
 def ensembles(folder: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The accuracy of `MEMBERS` runs of `record.py` at a time, no run in two ensembles."""
-    found = []
+    """The accuracy of `MEMBERS` networks of `record.py` at a time, none of them in two ensembles."""
+    sweep, found = folder / "record", []
+    of_sweep = (sweep / "best.json").exists()
+    dataset = data.load(config.resolve(experiment_file.load("record")).dataset)
+    test, names = dataset.splits["test"], ("loss", "accuracy")
     for first in range(0, len(runs) - MEMBERS + 1, MEMBERS):
         seeds = [run["seed"] for run in runs[first : first + MEMBERS]]
-        command = [sys.executable, "-m", "mmids_cnn.evaluate"]
-        command += [f"--workdir={folder / 'record' / str(seed)}" for seed in seeds]
-        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        line = done.stdout.splitlines()[-1]
-        accuracy, loss = map(float, re.findall(r"accuracy ([\d.]+) % of .* loss ([\d.]+),", line)[0])
-        found.append({"seeds": seeds, "test/accuracy": accuracy / 100, "test/loss": loss})
+        folders = [sweep] if of_sweep else [sweep / str(seed) for seed in seeds]
+        there = [one for path in folders for one in members.load(path, dataset, "newest", print)]
+        chosen = [one.trained for one in there if one.experiment.seed in seeds]
+        mean = ensemble.mean([ensemble.logits(one, test.images, 1000, 1) for one in chosen])
+        scores = ensemble.scores(names, mean, test.labels)
+        found.append({"seeds": seeds} | {f"test/{name}": scores[name] for name in names})
     return found
 
 
@@ -99,6 +134,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SEEDS), help="names of recipes")
     parser.add_argument("--fashion", type=Path, help="folder of the archives of Fashion-MNIST")
     parser.add_argument("--record", type=Path, default=HERE / "records" / "recipes.json")
+    parser.add_argument("--population", action="store_true", help="train all seeds of a recipe at once")
+    parser.add_argument("--timed", action="store_true", help="time one run of each recipe, and keep the rest")
     arguments, console = parser.parse_args(), Console()
     record: dict[str, Any] = {"command": "make recipes", "recipes": {}}
     if arguments.record.exists():
@@ -110,15 +147,25 @@ def main() -> None:
                 console.print("fashion: left out; --fashion=FOLDER names the folder of its archives")
                 continue
             more = [f"--config.dataset.archives={arguments.fashion.absolute()}"]
-        runs: list[dict[str, Any]] = []
-        for seed in range(SEEDS[name]):
-            runs.append(train(name, seed, arguments.folder, more))
-            console.print(f"{name}, seed {seed}: {100 * runs[-1]['test/accuracy']:.2f} %")
-            record["recipes"][name] = {**describe(name), "runs": runs}
-            if name == "record":
-                record["recipes"][name]["ensembles"] = ensembles(arguments.folder, runs)
+        recipe = record["recipes"].setdefault(name, {"runs": []})
+        recipe |= describe(name)
+
+        def write() -> None:
             record["date"] = datetime.date.today().isoformat()
             arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+
+        if arguments.timed:
+            recipe["timed"] = [train(name, 0, arguments.folder / "timed", more)]
+            write()
+            continue
+        recipe["runs"] = train_together(name, arguments.folder, more) if arguments.population else []
+        for seed in range(len(recipe["runs"]), SEEDS[name]):
+            recipe["runs"].append(train(name, seed, arguments.folder, more))
+            console.print(f"{name}, seed {seed}: {100 * recipe['runs'][-1]['test/accuracy']:.2f} %")
+            write()
+        if name == "record":
+            recipe["ensembles"] = ensembles(arguments.folder, recipe["runs"])
+        write()
     print_table(console, *recipes_rows(record))
 
 

@@ -264,30 +264,65 @@ def found_rows(record: Mapping) -> Rows:
 
 
 def recipes_rows(record: Mapping) -> Rows:
-    """The table of the recipes over their seeds; times are of runs that had the machine to themselves."""
-    machines = [run["machine"] for recipe in record["recipes"].values() for run in recipe["runs"]]
-    where = sorted({f"{machine['cpu']}, {machine['cores']} cores" for machine in machines})
+    """The table of the recipes over their seeds; times are of runs that had a CPU to themselves."""
+    recipes = record["recipes"].values()
+    machines = [run["machine"] for recipe in recipes for run in recipe["runs"] + recipe.get("timed", [])]
+    where = sorted({_machine(machine) for machine in machines})
     dates = sorted(machine["date"] for machine in machines)
     caption = (
         f"By `{record['command']}`, {'; '.join(where)}; {dates[0]} to {dates[-1]}: "
         "trained on the whole training split, scored once, after the last epoch. Seconds from the command to "
-        "its result, median of the runs that had the machine to themselves (lowest–highest)."
+        "its result on the CPU, median of the runs that had the machine to themselves (lowest–highest)."
     )
-    header = ["recipe", "parameters", "epochs", "test accuracy, mean ± sd", "n", "seconds"]
+    header = ["recipe", "parameters", "epochs", "test accuracy, mean ± sd", "n", "seconds", "trained on"]
     rows = []
-    for recipe in record["recipes"].values():
+    for recipe in recipes:
         runs = recipe["runs"]
-        alone = [run["wall_seconds"] for run in runs if run["foreign_cores"] < 0.1]
+        alone = [
+            run["wall_seconds"]
+            for run in recipe.get("timed", runs)
+            if run.get("foreign_cores", 1) < 0.1 and run["machine"]["device"] == "cpu"
+        ]
         cells = [f"`{recipe['experiment']}`", f"{recipe['parameters']:,}", str(recipe["epochs"])]
         cells += [_percent([run["test/accuracy"] for run in runs]), str(len(runs))]
-        rows.append([*cells, spread(summary(alone)) if alone else ""])
+        cells += [spread(summary(alone)) if alone else "", runs[0]["machine"]["device"].upper()]
+        rows.append(cells)
         if together := recipe.get("ensembles"):
             members = len(together[0]["seeds"])
             accuracy = _percent([one["test/accuracy"] for one in together])
             parameters = f"{members} × {recipe['parameters']:,}"
             title = f"{members} of these, the mean of their probabilities"
-            rows.append([title, parameters, "", accuracy, str(len(together)), ""])
+            rows.append([title, parameters, "", accuracy, str(len(together)), "", ""])
     return caption, header, rows
+
+
+def _machine(machine: Mapping) -> str:
+    if machine["device"] == "cpu":
+        return f"{machine['cpu']}, {machine['cores']} cores"
+    return f"{machine['kind']} ({machine['device'].upper()}, jax {machine['packages']['jax']})"
+
+
+def gpu_rows(record: Mapping) -> Rows:
+    """Training on a GPU: what a step and an epoch of each model take."""
+    points = [point for point in record["points"] if "epoch_seconds" in point]
+    first = next(point for point in record["points"] if point["what"] == "ceilings")
+    rates = ", ".join(
+        f"{first[f'{name}_flop_a_second'] / 1e12:.0f} TFLOP/s in {name}"
+        for name in ("float32", "tensorfloat32", "bfloat16")
+    )
+    caption = (
+        f"{first['device']}, jax {first['jax']}, {first['date']}: products reach {rates}, a copy "
+        f"{first['copied_bytes_a_second'] / 1e12:.1f} TB/s. Milliseconds of the fastest of three epochs "
+        "after the first, of 60,000 images; compiled with an empty cache."
+    )
+    header = ["recipe", "models", "layers", "products", "finite?", "µs a step", "ms a model and epoch"]
+    rows = []
+    for point in points:
+        cells = [f"`{point['experiment']}.py`", str(point["members"]), point["form"], point["precision"]]
+        cells += [point["finite_check"], f"{point['microseconds_a_step']:,.0f}"]
+        cells += [f"{point['ms_a_model_epoch']:.1f}", f"{point['compile_seconds']:.1f}"]
+        rows.append([*cells, f"{point['peak_bytes'] / 1e6:,.0f}"])
+    return caption, [*header, "compile s", "peak MB"], rows
 
 
 def networks_rows(record: Mapping) -> Rows:
@@ -324,6 +359,7 @@ TABLES = {
     "results": {"base_cpu": [recipe_rows]},
     "recipes": {"recipes": [recipes_rows]},
     "networks": {"networks_cpu": [networks_rows]},
+    "gpu": {"gpu": [gpu_rows]},
     "torture": {"torture": [torture_rows]},
     "sweeps": {"lr_sweep_cpu": [found_rows], "sweep_cpu": [sweep_rows]},
     "bench": {
@@ -337,7 +373,7 @@ TABLES = {
 
 PAGES = {  # which tables are where
     HERE.parents[1] / "README.md": ("results", "recipes"),
-    HERE / "README.md": ("networks", "bench", "sweeps", "torture"),
+    HERE / "README.md": ("networks", "gpu", "bench", "sweeps", "torture"),
 }
 
 

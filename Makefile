@@ -34,10 +34,10 @@ types: setup
 	$(BIN)/mypy
 
 quick: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow"
 
 unit: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 format: setup ## format the code and sort its imports
 	$(BIN)/ruff check --fix --select I .

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint types quick unit format reproduce plain bench bench-gpu scaling sweeps recipes pictures notebook torture readme clean
+.PHONY: help setup run check test lint types quick unit format reproduce plain bench bench-gpu gpu-program scaling sweeps recipes pictures notebook torture readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -58,6 +58,10 @@ bench: setup ## time this project beside PyTorch, Keras and plain Flax (makes .v
 
 bench-gpu: setup ## time training on a GPU (PART 1,2,3; BUDGET 540 s), without one the same in small
 	$(BIN)/python tests/benchmarks/gpu.py --part=$${PART:-1,2,3} --budget=$${BUDGET:-540}
+	$(BIN)/python tests/benchmarks/table.py
+
+gpu-program: setup ## compile for an H100 without one, and count what a step launches
+	$(BIN)/python tests/benchmarks/gpu_program.py
 	$(BIN)/python tests/benchmarks/table.py
 
 scaling: setup ## time how cost grows with batch, width, data and number of models

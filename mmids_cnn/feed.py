@@ -70,7 +70,7 @@ class Resident:
         order, zero = self._order_of(state, 0), np.int32(0)
         steps = _resident_steps(self._batch_size, state.population)
         lowered = steps.lower(state, order, *self._data, zero, zero)
-        self._compiled = compilation.compile_lowered(lowered)
+        self._compiled = compilation.compile_lowered(lowered, quickly=True)
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
@@ -120,7 +120,7 @@ class Streamed:
         steps = jax.jit(steps_streamed, donate_argnames="state")
         batches, zero = self._take(int(state.h.seed), 0, 0), np.int32(0)
         lowered = steps.lower(state, batches, zero, zero)
-        self._compiled = compilation.compile_lowered(lowered)
+        self._compiled = compilation.compile_lowered(lowered, quickly=True)
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""

@@ -69,16 +69,18 @@ def require() -> None:
             )
 
 
-def compile_lowered(lowered: Any) -> Any:
+def compile_lowered(lowered: Any, *, quickly: bool = False) -> Any:
     """Compiles what `jax.jit(...).lower(...)` returned, and gives the system back the memory that took.
-
-    On a CPU with less optimization than XLA's own: two thirds of the time, and the same speed and bits, as
-    what is slow here are matrix products of a library.
 
     The compiler's threads free about 200 MB that the C library would keep, which then counts beside what
     training needs. Where the library is another than glibc it is left as it is.
+
+    Args:
+      lowered: the program.
+      quickly: on a CPU with less optimization, in two thirds of the time. Steps are as fast then, as their
+        time goes into products of a library, and sums of few numbers may be rounded otherwise.
     """
-    compiled = lowered.compile(_options(1))
+    compiled = lowered.compile(_options(1) if quickly else None)
     with contextlib.suppress(AttributeError, OSError, TypeError):  # of a system without it
         ctypes.CDLL(None).malloc_trim(0)
     return compiled

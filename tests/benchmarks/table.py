@@ -325,6 +325,23 @@ def gpu_rows(record: Mapping) -> Rows:
     return caption, [*header, "compile s", "peak MB"], rows
 
 
+def gpu_program_rows(record: Mapping) -> Rows:
+    """What is launched by programs that are compiled for a GPU."""
+    caption = (
+        f"Compiled for an {record['programs'][0]['device']}, not run; jax {record['jax']}, {record['date']}. "
+        "A launch is a kernel, a product of a library or a copy; the host's words are those in the loop."
+    )
+    header = ["program", "models", "flags", "launches a step", "host's words a step", "sorts", "scatters"]
+    rows = []
+    for one in record["programs"]:
+        cells = [f"{one['program']} of `{one['experiment']}.py`", str(one["members"] or 1)]
+        cells += [f"`{one['flags']}`" if one["flags"] else ""]
+        cells += [str(one[key]) for key in ("launches", "host_submissions", "sorts", "scatters")]
+        megabytes = f"{one['temporary_bytes'] / 1e6:.0f}"
+        rows.append([*cells, megabytes, f"{one['compile_seconds']:.1f}"])
+    return caption, [*header, "temporaries, MB", "compile s"], rows
+
+
 def networks_rows(record: Mapping) -> Rows:
     """Each network beside the same one in PyTorch, and a whole recipe."""
     machine, recipe = record["machine"], record["recipe"]
@@ -359,7 +376,7 @@ TABLES = {
     "results": {"base_cpu": [recipe_rows]},
     "recipes": {"recipes": [recipes_rows]},
     "networks": {"networks_cpu": [networks_rows]},
-    "gpu": {"gpu": [gpu_rows]},
+    "gpu": {"gpu": [gpu_rows], "gpu_program": [gpu_program_rows]},
     "torture": {"torture": [torture_rows]},
     "sweeps": {"lr_sweep_cpu": [found_rows], "sweep_cpu": [sweep_rows]},
     "bench": {

@@ -67,7 +67,7 @@ def test_experiments_go_by_their_names(installed: Path, environment: dict[str, s
 
 def test_library_snippet_of_the_readme(environment: dict[str, str], tmp_path: Path) -> None:
     """As a script in an empty folder, up to the first row that it prints."""
-    (snippet,) = SNIPPET.findall((ROOT / "README.md").read_text())
+    (snippet,) = SNIPPET.findall((ROOT / "mmids_cnn" / "README.md").read_text())
     (tmp_path / "script.py").write_text(snippet)
     command = [sys.executable, "-u", "script.py"]
     with subprocess.Popen(

@@ -1,6 +1,9 @@
 """The best single network: wider, longer, changed more.
 
-python -m mmids_cnn.main --config=experiments/record.py
+Settings as `small_sweep.py` found them for the same kind of network, with images changed a little more, as it
+is wider. Expected: 99.69 ± 0.04 % (n = 15); 15 minutes on 2 cores.
+
+    python -m mmids_cnn.main --config=experiments/record.py
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
 """Every experiment file is valid and trains."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -27,6 +28,18 @@ def test_sweep_is_around_an_experiment_and_held_out_images(path: Path) -> None:
         one.stem for one in SINGLE
     ]:  # seeds of a recipe's result are 0, 1, ...
         assert min(plan.seeds) >= 1000 and plan.sweep.confirm_seeds == 0
+
+
+RECIPES = json.loads((ROOT / "tests" / "benchmarks" / "records" / "recipes.json").read_text())["recipes"]
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "ensemble"])
+def test_header_has_the_recorded_accuracy(name: str) -> None:
+    runs = RECIPES["record"]["ensembles"] if name == "ensemble" else RECIPES[name]["runs"]
+    found = [100 * run["test/accuracy"] for run in runs]
+    expected = f"{np.mean(found):.2f} ± {np.std(found, ddof=1):.2f} %\n(n = {len(found)}"
+    header = (ROOT / "experiments" / f"{name}.py").read_text().split('"""')[1]
+    assert " ".join(expected.split()) in " ".join(header.split())
 
 
 @pytest.mark.parametrize("path", SINGLE, ids=[path.stem for path in SINGLE])

@@ -3,8 +3,8 @@
     python tests/benchmarks/networks.py            # writes records/networks_cpu.json
 
 Each network is two processes, ours and PyTorch's, eager and channels_last; in every round each trains one
-epoch of a few thousand images and scores the test images in turn. A recipe is timed from the command to its result,
-in turn too, with warm caches and the data prepared.
+epoch of a few thousand images and scores the test images in turn. A recipe is timed from the command to its
+result, in turn too, with warm caches and the data prepared.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The reference network at its best: a schedule, softened labels, changed images, averaged weights.
 
-Settings by the 64 trials of `strong_sweep.py`: a short warm-up and small shifts help. Expected: 99.46 ± 0.03 %
-(n = 10); 45 seconds on 2 cores, about what `base.py` takes.
+Settings by the 64 trials of `strong_sweep.py`: a short warm-up and small shifts help. Expected: 99.46 ±
+0.03 % (n = 10); 45 seconds on 2 cores, about what `base.py` takes.
 
     python -m mmids_cnn.main --config=experiments/strong.py
 """

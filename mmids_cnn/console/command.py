@@ -61,10 +61,7 @@ def run(
             terminal.require_written()
             sys.exit(0)
         argv = _in_one_word(sys.argv)
-        caches = [
-            word.partition("=")[2] for word in argv if word.lstrip("-").startswith("compilation_cache=")
-        ]
-        _prepare_jax(caches[-1] if caches else None)  # before the experiment file, which may import it
+        _prepare_jax(argv)  # before the experiment file, which may import it
         called_with = _parse_config(argv, own) if takes_config else ()
         if not takes_config:
             _parse(argv, own, None, takes_arguments)
@@ -195,7 +192,17 @@ def _last_of_each(argv: Sequence[str]) -> list[str]:
     return list(kept.values())
 
 
+_PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+
+
 def _define_common_flags() -> None:
+    flags.DEFINE_enum(
+        "device",
+        None,
+        list(_PLATFORMS),
+        "What to compute on; refused where it is not there. Default: JAX_PLATFORMS, else an accelerator if "
+        "there is one.",
+    )
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
     flags.DEFINE_string(
         "compilation_cache",
@@ -225,10 +232,14 @@ def _usage(doc: str, own: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _prepare_jax(cache: str | None) -> None:
+def _prepare_jax(argv: Sequence[str]) -> None:
     """Settings that JAX reads from the environment when it is first imported, and what keeps others quiet."""
+    pairs = (word.lstrip("-").partition("=") for word in argv if word.startswith("-"))
+    given = {name: value for name, _, value in pairs}
     compilation.require()
-    compilation.use_cache(cache)
+    compilation.use_cache(given.get("compilation_cache"))
+    if (wanted := given.get("device")) in _PLATFORMS:
+        os.environ["JAX_PLATFORMS"] = _PLATFORMS[wanted]
     cores.as_devices()
     deterministic = "--xla_gpu_deterministic_ops=true"
     if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):

@@ -27,8 +27,8 @@ def found() -> dict[str, Any]:
         wanted = os.environ.get("JAX_PLATFORMS", "")
         reason = (str(error).strip() or "no device").splitlines()[0]
         raise DeviceError(
-            f"device: expected one of JAX_PLATFORMS={wanted!r}, found: {reason}; unset JAX_PLATFORMS or "
-            "install the matching extra (mmids_cnn[cuda12], [cuda13] or [tpu])"
+            f"device: expected {wanted!r}, as --device or JAX_PLATFORMS says, found: {reason}; leave it out, "
+            "or install the matching extra (mmids_cnn[cuda12], [cuda13] or [tpu])"
         ) from error
     facts: dict[str, Any] = {
         "platform": devices[0].platform,
@@ -57,6 +57,11 @@ def describe(facts: dict[str, Any]) -> str:
     """One line about the device, with advice where an accelerator is there and not used."""
     size = f"{facts['cores']} cores" if "cores" in facts else f"{facts['count']} device(s)"
     line = f"device: {facts['platform']} ({facts['kind']}, {size})"
+    if facts["platform"] == "gpu" and (bytes_there := memory()):
+        line += (
+            f"; JAX has {bytes_there / 1e9:.0f} GB of it, and takes them at once: for two runs on one GPU "
+            "set XLA_PYTHON_CLIENT_MEM_FRACTION=0.4"
+        )
     if facts["platform"] == "cpu" and shutil.which("nvidia-smi"):
         line += "; an NVIDIA GPU is here too: install mmids_cnn[cuda13] (or [cuda12]) to use it"
     return line

@@ -41,7 +41,7 @@ FILES = {
     "a-file": "",
 }
 LIST = ", ".join(sorted(LEAVES))
-FLAGS = "compilation_cache, config, debug, help, progress, workdir"
+FLAGS = "compilation_cache, config, debug, device, help, progress, workdir"
 
 # What is typed after `main`, and what is answered. `BASE` stands for --config=experiments/base.py.
 MISTAKES: dict[str, str] = {
@@ -57,6 +57,7 @@ MISTAKES: dict[str, str] = {
     "BASE config.seed=1": r"expected flags only, got the argument .*; did you mean --config\.seed=1\?",
     "BASE stray": r"expected flags only, got the argument 'stray'; remove it",
     "BASE -- --workdir=x": r"expected flags only, got the argument '--workdir=x'; .*",
+    "BASE --device=tup": r"--device: expected one of <cpu\|gpu\|tpu>, got 'tup'; change the flag",
     "BASE --config.seed=x": r"--config\.seed: expected an integer, got 'x'; change the flag",
     "BASE --config.seed=1.5": r"--config\.seed: expected an integer, got '1\.5'; change the flag",
     "BASE --config.seed=": r"--config\.seed: expected an integer, got ''; change the flag",
@@ -298,14 +299,15 @@ def small(tmp_path: Path) -> list[str]:
 QUICK = ("--config.num_epochs=1", "--config.model.channels=4,")
 
 
-@pytest.mark.parametrize("platform", ["nonsense", "cuda"])
-def test_no_such_device(command_line: CommandLine, tmp_path: Path, small: list[str], platform: str) -> None:
-    done = command_line("main", *small, JAX_PLATFORMS=platform)
-    if platform == "cuda" and done.returncode == 0:
-        pytest.skip("there is a GPU")
-    assert re.search(
-        rf"^error: device: expected one of JAX_PLATFORMS='{platform}', found: .+\n", done.stderr, re.M
-    )
+@pytest.mark.parametrize(("variable", "flag"), [("nonsense", ""), ("cpu", "gpu"), ("", "tpu")])
+def test_no_such_device(tmp_path: Path, small: list[str], variable: str, flag: str) -> None:
+    command = [sys.executable, "-m", "mmids_cnn.main", *small, *([f"--device={flag}"] if flag else [])]
+    environment = {**os.environ, "JAX_PLATFORMS": variable, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    if flag and done.returncode == 0:
+        pytest.skip(f"there is a {flag}")
+    wanted = {"gpu": "cuda"}.get(flag, flag or variable)
+    assert re.search(rf"^error: device: expected '{wanted}', .+, found: .+\n", done.stderr, re.M)
     assert "Traceback" not in done.stderr
     assert done.returncode == 2
     assert {path.name for path in tmp_path.iterdir()} == {"archives"}

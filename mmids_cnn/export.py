@@ -48,6 +48,11 @@ def main() -> None:
                 "trained it writes it anew"
             )
         experiment_file.add_roots(run_folder.source_roots(workdir))
+    for given in workdirs:
+        if workdirs.count(given) > 1:
+            raise ConfigError(f"--workdir: expected different folders, got {given} twice; name it once")
+    if flags.FLAGS.to == "":
+        raise ConfigError("--to: expected a folder, got none; name one, '.' is the working directory")
     folder = Path(flags.FLAGS.to) if flags.FLAGS.to is not None else workdirs[0] / "export"
     if obstacle := files.obstacle(folder):
         raise RunError(f"--to: expected a folder that can be written, found {obstacle}; name another")
@@ -70,13 +75,19 @@ def main() -> None:
     about = bundle.metadata(found, dataset, scored)
     if "onnx" in formats:
         if onnx_graph.runtime() != "onnxruntime":
-            command.warn("onnxruntime is not installed: ONNX's own reference runs the file, for minutes")
+            command.warn(
+                "onnxruntime is not installed: ONNX's own reference runs the file, for minutes; pip install "
+                "'mmids_cnn[export]'"
+            )
         contents[bundle.ONNX], parity = bundle.onnx(found, dataset, scored, about)
     if "safetensors" in formats:
         contents[bundle.SAFETENSORS] = bundle.safetensors(found, about)
     text = card.write(found, dataset, scored, parity, contents)
     with files.faults(f"writing to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / card.NAME).exists():  # what is there may be of other weights; the card comes last
+            for name in (card.NAME, *{bundle.ONNX, bundle.SAFETENSORS} - contents.keys()):
+                (folder / name).unlink(missing_ok=True)
         for name, content in {**contents, card.NAME: text.encode()}.items():
             files.write_bytes(folder / name, content)
             terminal.say(f"{folder / name}: {len(content):,} bytes")

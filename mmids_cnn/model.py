@@ -75,7 +75,7 @@ def _make(
         _require_usable(network, image_shape, name)
     except ConfigError:
         raise
-    except Exception as error:  # of code that is not ours, which may raise anything
+    except (Exception, SystemExit) as error:  # of code that is not ours, which may raise anything
         if name in NETWORKS and type(error) is ValueError:
             raise ConfigError(f"config.model.{' '.join(str(error).split())}") from error
         expected = f"a network that can be applied to {'x'.join(map(str, image_shape))} images"
@@ -85,25 +85,34 @@ def _make(
 
 def _require_usable(network: Network, image_shape: tuple[int, ...], name: str) -> None:
     """Raises `ConfigError` unless a network gives logits, training or not, and has parameters to train."""
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
+    count = 3  # no number that a network would expect
+    images = jax.ShapeDtypeStruct((count, *image_shape), jnp.uint8)
 
     def run(images: Array) -> Any:
         key = jax.random.key(0)
-        scored, variables = network.module.init_with_output(key, images, train=False)
-        more: dict[str, Any] = {"valid": jnp.ones(2, bool), "rngs": {"dropout": key}}
+        variables = init(network, key, image_shape)
+        scored = network.module.apply(variables, images, train=False)
+        more: dict[str, Any] = {"valid": jnp.ones(count, bool), "rngs": {"dropout": key}}
         mutable = [collection for collection in variables if collection != "params"]
-        trained = network.module.apply(variables, images, train=True, mutable=mutable, **more)[0]
-        return {"train=True": trained, "train=False": scored}, variables
+        trained, after = network.module.apply(variables, images, train=True, mutable=mutable, **more)
+        return {"train=True": trained, "train=False": scored}, variables, after
 
     outputs: Any
-    outputs, variables = jax.eval_shape(run, images)
+    outputs, variables, after = jax.eval_shape(run, images)
     for how, logits in outputs.items():
         found = f"{logits.dtype} {logits.shape}" if hasattr(logits, "shape") else type(logits).__name__
-        if found != f"float32 {(2, network.classes)}":
+        if found != f"float32 {(count, network.classes)}":
             raise ConfigError(
-                f"config.model.name: expected float32 logits of shape {(2, network.classes)} for 2 images "
-                f"and {network.classes} classes, got {found} from {name!r} with {how}; correct its __call__"
+                f"config.model.name: expected float32 logits of shape {(count, network.classes)} for {count} "
+                f"images and {network.classes} classes, got {found} from {name!r} with {how}; correct its "
+                "__call__"
             )
+    before = {collection: tree for collection, tree in variables.items() if collection != "params"}
+    if _form(before) != _form(after):
+        raise ConfigError(
+            f"config.model.name: expected collections that keep their shape, got {name!r}, which changes "
+            f"that of {', '.join(before)} in a step; correct it"
+        )
     if not jax.tree.leaves(variables.get("params")):
         raise ConfigError(
             f"config.model.name: expected a network with parameters to train, got none from {name!r}; "
@@ -115,6 +124,10 @@ def _require_usable(network: Network, image_shape: tuple[int, ...], name: str) -
                 f"config.model.name: expected names of layers without '/', got {path!r} in {name!r}; "
                 "rename it"
             )
+
+
+def _form(tree: Any) -> Any:
+    return [(path, x.shape, x.dtype) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def init(network: Network, key: PRNGKeyArray, image_shape: tuple[int, ...]) -> Variables:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from mmids_cnn import metrics
+from mmids_cnn.errors import ConfigError
 from mmids_cnn.settings import dotted
 
 
@@ -70,6 +71,11 @@ def add_up(
     for name in names:
         function, expected = metrics.metric(name).each, "a metric with one value for each example"
         each = dotted.array(function, "eval.metrics", name, expected, labels.shape, logits, labels)
+        if jnp.issubdtype(each.dtype, jnp.complexfloating):
+            raise ConfigError(
+                f"config.eval.metrics: expected {expected}, real or true or false, got {each.dtype} from "
+                f"{name!r}; correct it"
+            )
         if each.dtype == jnp.bool_:
             totals[metrics.label(name)] = (each & valid).sum(dtype=jnp.int32)
         else:

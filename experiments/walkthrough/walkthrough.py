@@ -17,7 +17,8 @@
 # both agree, step for step.
 #
 # You need Python and some linear algebra and calculus, nothing of JAX. Run the cells from top to bottom: three
-# minutes on a laptop. As a program: `python experiments/walkthrough/walkthrough.py`.
+# minutes on a laptop. As a program: `python experiments/walkthrough/walkthrough.py`. Its pictures need matplotlib
+# (`pip install -e '.[notebook]'`).
 
 # %%
 import os
@@ -350,10 +351,11 @@ maps = jax.lax.conv_general_dilated(
     "SAME",
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
 )
+maps = jax.nn.relu(maps + trained["ConvPool_0"]["bias"])
 figure, axes = plt.subplots(2, 16, figsize=(12, 1.8))
 for index in range(16):
     axes[0, index].imshow(kernels[..., index], cmap="RdBu", vmin=-1, vmax=1)
-    axes[1, index].imshow(np.maximum(maps[0, ..., index], 0), cmap="gray")
+    axes[1, index].imshow(maps[0, ..., index], cmap="gray")
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 plt.show()

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sysconfig
 import traceback
@@ -163,6 +164,8 @@ def fields(name: str) -> dict[str, Any]:
         for base in node.bases:
             if isinstance(base, ast.Name) and base.id != node.name:
                 found = fields(f"{module}:{base.id}") | found
+            elif isinstance(base, ast.Attribute) and is_dotted(f"{ast.unparse(base.value)}:{base.attr}"):
+                found = fields(f"{ast.unparse(base.value)}:{base.attr}") | found
         for field in node.body:
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value:
                 found |= _setting(field.target.id, ast.unparse(field.annotation), field.value)
@@ -229,10 +232,15 @@ def _source(name: str) -> Path | None:
         spec: ModuleSpec | None = importlib.util.find_spec(first)
     except ValueError:  # of a module that was not imported from a file
         return None
+    folders, package = list((spec and spec.submodule_search_locations) or ()), first
     for part in inner:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+        package += f".{part}"
+        try:
+            spec = PathFinder.find_spec(package, folders) if folders else None
+            folders = list((spec and spec.submodule_search_locations) or ())
+        except KeyError:  # without an __init__.py: it asks for its parent, which has not been imported
+            inside = [os.path.join(folder, part) for folder in folders]  # noqa: PTH118
+            folders = [path for path in inside if os.path.isdir(path)]  # noqa: PTH112
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 

@@ -42,7 +42,10 @@ def _of_sweep(workdir: Path, dataset: data.Dataset, warn: Callable[[str], None])
     try:
         states = kept.states([ledger.Member(best["trial"], one.seed) for one in experiments])
     except RunError as error:
-        raise RunError(f"{error}; the sweep's command trains its confirmation again") from error
+        again = "the sweep's command trains its confirmation again"
+        if not any(name.startswith(f"{sweep_folder.CONFIRM}/") for name in best.get("sha256", ())):
+            again = "an earlier version kept none: give the sweep's command with another --workdir"
+        raise RunError(f"{error}; {again}") from error
     network = model.make(experiments[0], dataset.image_shape, dataset.num_classes)
     found = []
     for experiment, state in zip(experiments, states, strict=True):

@@ -145,7 +145,11 @@ def test_unfinished_run_is_said_to_be_one(place: Place, unbroken: Path) -> None:
 
 def test_checkpoint_before_the_end(place: Place, unbroken: Path) -> None:
     steps = files.numbered(unbroken / "checkpoints")
+    (place.work / "early").mkdir()
+    for name in ("MODEL_CARD.md", "model.onnx"):  # of other weights
+        (place.work / "early" / name).write_text("of another step")
     exported(place, f"--workdir={unbroken}", f"--checkpoint={steps[0]}", "--to=early", "--format=safetensors")
+    assert not (place.work / "early" / "model.onnx").exists()
     card = (place.work / "early" / "MODEL_CARD.md").read_text()
     assert f"parameters after step {steps[0]} of " in card
     assert f"a checkpoint before its end after step {steps[-1]}." in card
@@ -193,6 +197,8 @@ def test_sweep_is_exported_as_an_ensemble(tmp_path: Path, command_line: CommandL
         (["--workdir=it", "--checkpoint=7"], "--checkpoint: expected newest, best or one of the steps "),
         (["--workdir=it", "--to=/proc/x"], "--to: expected a folder that can be written, found /proc"),
         (["--workdir=it", "--to=it/result.json"], "--to: expected a folder that can be written, found it/re"),
+        (["--workdir=it", "--workdir=it"], "--workdir: expected different folders, got it twice; name it"),
+        (["--workdir=it", "--to="], "--to: expected a folder, got none; name one, '.' is the working dir"),
         (["--workdir=torn"], "torn/result.json: expected what was written, found a damaged file; "),
         (["--workdir=it", "--workdir=bare"], "bare: expected checkpoints, found none; train it first"),
     ],

@@ -294,7 +294,7 @@ NETWORKS = {
     "wrong_shape": (
         f"class Net(nn.Module):\n    num_classes: int\n{CALL}"
         "        return nn.Dense(3)(images.reshape(len(images), -1) / 255.0)\n",
-        r"expected float32 logits of shape \(2, 10\) for 2 images and 10 classes, got float32 \(2, 3\)",
+        r"expected float32 logits of shape \(3, 10\) for 3 images and 10 classes, got float32 \(3, 3\)",
     ),
     "wrong_when_scoring": (
         f"class Net(nn.Module):\n    num_classes: int\n{CALL}"
@@ -306,6 +306,22 @@ NETWORKS = {
         f"class Net(nn.Module):\n    num_classes: int\n{CALL}"
         "        return nn.Dense(10, name='head/1')(images.reshape(len(images), -1) / 255.0)\n",
         r"expected names of layers without '/', got \('params', 'head/1', 'bias'\) in 'slash:Net'",
+    ),
+    "grows": (
+        f"class Net(nn.Module):\n    num_classes: int\n{CALL}"
+        "        self.sow('seen', 'x', images.sum())\n"
+        "        return nn.Dense(10)(images.reshape(len(images), -1) / 255.0)\n",
+        "expected collections that keep their shape, got 'grows:Net', which changes that of seen in a step",
+    ),
+    "even": (
+        f"class Net(nn.Module):\n    num_classes: int\n{CALL}"
+        "        assert len(images) % 2 == 0, 'odd'\n"
+        "        return nn.Dense(10)(images.reshape(len(images), -1) / 255.0)\n",
+        "which raised AssertionError: odd in line",
+    ),
+    "exits": (
+        f"class Net(nn.Module):\n    num_classes: int\n{CALL}        raise SystemExit(0)\n",
+        "which raised SystemExit: 0 in line",
     ),
     "nothing_to_train": (
         f"class Net(nn.Module):\n    num_classes: int\n{CALL}"

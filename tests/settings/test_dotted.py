@@ -36,6 +36,10 @@ def test_fields_are_read_without_running_the_source(own: Path) -> None:
     for place in ("unrun:Wide", "whole.part:Inner", "whole:Net"):
         found = dotted.fields(place)
         assert found == {"width": 64, "rates": (0.5, 1), "scale": 1} and type(found["scale"]) is float
+    (own / "deep" / "er").mkdir(parents=True)  # packages without __init__.py
+    (own / "deep" / "er" / "net.py").write_text("import unrun\nclass Mine(unrun.Wide):\n    deep: int = 2\n")
+    assert dotted.require_source("deep.er.net:Mine", "model.name") == own / "deep" / "er" / "net.py"
+    assert dotted.fields("deep.er.net:Mine") == {"width": 64, "rates": (0.5, 1), "scale": 1, "deep": 2}
     assert dotted.fields("unrun:None_such") == dotted.fields("nowhere:Net") == {}
 
 

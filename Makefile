@@ -20,6 +20,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 
 run: setup ## train the reference CNN on MNIST: experiments/base.py
 	$(BIN)/python -m mmids_cnn.main --config=experiments/base.py
+	@echo 'before that, once in a shell: . $(BIN)/activate'
 
 check: lint types quick ## lint, types and the quick tests, in about a minute
 

@@ -177,17 +177,17 @@ def _shifts(terminal: Terminal, split: data.Split, answer: Any, members: Sequenc
         found[name].append(float((answer(images).argmax(-1) == labels).mean()))
         terminal.progress("changing and scoring images", index + 1, total, 0, "sets")
     terminal.close()
+    if flags.FLAGS.json:
+        for name, each in found.items():
+            _say(terminal, {"count": len(labels)}, members, "", shift=name, accuracies=each)
+    else:
+        show = metrics.metric("accuracy").show
+        rows = [(name, *map(show, each), show(sum(each) / len(each))) for name, each in found.items()]
+        terminal.table("", ("changed", *(f"severity {n}" for n in shifts.SEVERITIES), "mean"), rows)
     if flags.FLAGS.shifts_picture:
         path = Path(flags.FLAGS.shifts_picture)
         with files.faults(f"writing {path}"):
             files.write_bytes(path, shifts.picture(np.asarray(split.images[0])))
-    if flags.FLAGS.json:
-        for name, each in found.items():
-            _say(terminal, {"count": len(labels)}, members, "", shift=name, accuracies=each)
-        return
-    show = metrics.metric("accuracy").show
-    rows = [(name, *map(show, each), show(sum(each) / len(each))) for name, each in found.items()]
-    terminal.table("", ("changed", *(f"severity {n}" for n in shifts.SEVERITIES), "mean"), rows)
 
 
 def _rows(counts: np.ndarray, names: Sequence[str]) -> Sequence[tuple[object, ...]]:
@@ -196,7 +196,7 @@ def _rows(counts: np.ndarray, names: Sequence[str]) -> Sequence[tuple[object, ..
     titles = [classes.title(names, label) for label in range(len(counts))]
     for title, one in zip(titles, statistics.by_class(counts), strict=True):
         taken_for = "-" if one.taken_for is None else f"{titles[one.taken_for]} ({one.times} times)"
-        share = metrics.metric("accuracy").show(one.recall or 0.0)
+        share = "–" if one.recall is None else metrics.metric("accuracy").show(one.recall)
         rows.append((title, f"{one.size:,}", share, taken_for))
     return rows
 

@@ -33,6 +33,11 @@ def define_flags() -> None:
 def main() -> None:
     """Writes the page; of a run, whose test split is scored with the newest whole checkpoint."""
     workdir = Path(flags.FLAGS.workdir)
+    for name in (sweep_folder if sweep_folder.is_sweep(workdir) else run_folder).damaged(workdir):
+        command.warn(
+            f"{workdir / name} is damaged and the page does without it; the command that trained it writes "
+            "it anew"
+        )
     if sweep_folder.is_sweep(workdir):
         experiment_file.add_roots(run_folder.source_roots(workdir))
         run_folder.require_writable(workdir)

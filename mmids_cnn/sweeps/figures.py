@@ -61,7 +61,7 @@ def draw(plan: Plan, results: Sequence[Result], winner: Result | None, confirmed
 def _scale(plan: Plan, panel: Axes, label: str) -> None:
     """Marks the axis of the metric, and says that it is none with even steps."""
     how = "log of error" if plan.metric.percent else "log"
-    value_axis(panel, f"{label} ({how})" if label else "", plan.metric.percent)
+    value_axis(panel, f"{label} ({how})".strip(), plan.metric.percent)
 
 
 def _against(plan: Plan, results: Sequence[Result], winner: Result | None) -> Figure:

@@ -288,6 +288,14 @@ def test_page_that_cannot_be_written_fails_no_run(place: Place) -> None:
     assert (place.work / "run" / "result.json").exists()
 
 
+def test_damaged_file_is_told_of(place: Place, unbroken: Path) -> None:
+    workdir = fresh(unbroken, place.work / "run")
+    (workdir / "result.json").write_bytes((workdir / "result.json").read_bytes()[:100])
+    done = place.run("run", module="report")
+    assert done.stderr.startswith("note: run/result.json is damaged and the page does without it; ")
+    assert done.returncode == 0
+
+
 def test_unfinished_run_whose_last_checkpoint_is_damaged(place: Place, unbroken: Path) -> None:
     workdir = fresh(unbroken, place.work / "run")
     (workdir / "result.json").unlink()

@@ -22,7 +22,7 @@ from PIL import Image
 
 from experiments import base
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, model
+from mmids_cnn import data, evaluate, model
 from mmids_cnn.datasets import classes
 from mmids_cnn.deploy import shifts
 from mmids_cnn.errors import RunError
@@ -473,6 +473,11 @@ def test_evaluate_several_runs_as_one(runs: Runs) -> None:
         assert float(loss) == pytest.approx(-np.log(probabilities[np.arange(100), labels]).mean(), rel=1e-3)
     assert "each the mean of 5 views moved by at most a pixel" in lines[-1]
     assert lines[-1].endswith("the mean of the probabilities of 2 networks")
+
+
+def test_class_that_no_image_has_is_not_shown_as_wrong() -> None:
+    (first, second) = evaluate._rows(np.array([[3, 1], [0, 0]]), ("a", "b"))
+    assert (first[1:3], second[1:]) == (("4", "75.00 %"), ("0", "–", "-"))
 
 
 def test_evaluate_as_objects(runs: Runs) -> None:

@@ -34,6 +34,8 @@ def main() -> None:
     """Writes the page; of a run, whose test split is scored with the newest whole checkpoint."""
     workdir = Path(flags.FLAGS.workdir)
     for name in (sweep_folder if sweep_folder.is_sweep(workdir) else run_folder).damaged(workdir):
+        if name == sweep_folder.REPORT:
+            continue  # which is written anew here
         command.warn(
             f"{workdir / name} is damaged and the page does without it; the command that trained it writes "
             "it anew"

@@ -228,7 +228,11 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
         "compare": {"sort", "csv", "json"},
         "report": {"workdir"},
     }[command]
-    assert set(re.findall(r"^  --(\w+): ", done.stdout, re.M)) == own | {"debug", "compilation_cache"}
+    assert set(re.findall(r"^  --(\w+): ", done.stdout, re.M)) == own | {
+        "debug",
+        "device",
+        "compilation_cache",
+    }
     leaves = re.findall(r"^  --config\.([\w.]+)=", done.stdout, re.M)
     assert sorted(leaves) == (sorted(LEAVES) if command == "main" else [])
     assert f"python -m mmids_cnn.{command} " in done.stdout

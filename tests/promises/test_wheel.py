@@ -12,7 +12,7 @@ import pytest
 from tests.support import idx_files
 from tests.support.suite import ROOT
 
-SNIPPET = re.compile(r"As a library, the same run:\n\n```python\n(.*?)```", re.S)
+SNIPPET = re.compile(r"## As a library\n.*?```python\n(.*?)```", re.S)
 
 
 @pytest.fixture(scope="module")

@@ -31,14 +31,15 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT)]
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+GRAPH = "--xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE"
+EXCLUDE = "--xla_gpu_exclude_nondeterministic_ops=true"
 FLAGS = {
     "none": "",
     "deterministic": DETERMINISTIC,
-    "exclude": "--xla_gpu_exclude_nondeterministic_ops=true",
-    "graph": f"{DETERMINISTIC} --xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE",
-    "graph, exclude": "--xla_gpu_exclude_nondeterministic_ops=true "
-    "--xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE",
-    "graph, none": "--xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE",
+    "exclude": EXCLUDE,
+    "graph": f"{DETERMINISTIC} {GRAPH}",
+    "graph, exclude": f"{EXCLUDE} {GRAPH}",
+    "graph, none": GRAPH,
 }
 FORMS = ("tiles", "native", "before")
 """What layers are lowered to: `layers.tiles`; `layers.native`; native operations with XLA's own gradients."""
@@ -76,7 +77,7 @@ def points() -> list[Point]:
     found += [Point(1, form="before", flags="graph")]
     found += [Point(1, flags=flags) for flags in ("graph, none", "graph, exclude", "none", "exclude")]
     found += [Point(2, flags="graph", precision=p) for p in ("tensorfloat32", "bfloat16")]
-    found += [Point(1, form=form, flags="graph") for form in ("tiles", "native")]
+    found += [Point(1, form="native", flags="graph")]
     found += [Point(2, flags="graph", batch=batch) for batch in (32, 512, 2048)]
     found += [Point(3, members=256, form=form, flags="graph") for form in ("tiles", "native")]
     return found
@@ -105,12 +106,8 @@ def use(form: str) -> None:
     from mmids_cnn import layers, losses
     from mmids_cnn.layers import native, tiles
 
-    chosen: tuple[Any, Any, Any]
-    if form == "native":
-        chosen = native.convolution, native.max_pool, native.conv_pool
-    elif form == "tiles":
-        chosen = tiles.convolution, tiles.max_pool, tiles.conv_pool
-    else:
+    parts: Any = {"tiles": tiles, "native": native}.get(form)
+    if parts is None:
         import optax
 
         def pool(x: Any) -> Any:
@@ -123,8 +120,11 @@ def use(form: str) -> None:
             return hard + label_smoothing * (even - hard)
 
         losses.cross_entropy = cross_entropy
-        chosen = native.convolution, pool, lambda x, kernel: pool(native.convolution(x, kernel))
-    parts: Any = types.SimpleNamespace(convolution=chosen[0], max_pool=chosen[1], conv_pool=chosen[2])
+        parts = types.SimpleNamespace(
+            convolution=native.convolution,
+            max_pool=pool,
+            conv_pool=lambda x, kernel: pool(native.convolution(x, kernel)),
+        )
     layers.native, layers.tiles = parts, parts
 
 

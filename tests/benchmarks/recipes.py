@@ -90,10 +90,9 @@ def train_together(name: str, folder: Path, more: list[str]) -> list[dict[str, A
     where = {
         "device": made["device"]["platform"],
         "kind": made["device"]["kind"],
-        "date": best.get("date") or datetime.date.fromtimestamp((workdir / "best.json").stat().st_mtime),
+        "date": datetime.date.fromtimestamp((workdir / "best.json").stat().st_mtime).isoformat(),
         **{key: made[key] for key in ("python", "packages", "git_commit", "git_dirty")},
     }
-    where["date"] = str(where["date"])
     seeds = best["confirmed"]["winner"]["seeds"]
     return [{k: one[k] for k in ("seed", *KEPT) if k in one} | {"machine": where} for one in seeds]
 
@@ -101,13 +100,12 @@ def train_together(name: str, folder: Path, more: list[str]) -> list[dict[str, A
 def ensembles(folder: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The accuracy of `MEMBERS` networks of `record.py` at a time, none of them in two ensembles."""
     sweep, found = folder / "record", []
-    of_sweep = (sweep / "best.json").exists()
+    folders = [sweep] if (sweep / "best.json").exists() else [sweep / str(run["seed"]) for run in runs]
     dataset = data.load(config.resolve(experiment_file.load("record")).dataset)
+    there = [one for path in folders for one in members.load(path, dataset, "newest", print)]
     test, names = dataset.splits["test"], ("loss", "accuracy")
     for first in range(0, len(runs) - MEMBERS + 1, MEMBERS):
         seeds = [run["seed"] for run in runs[first : first + MEMBERS]]
-        folders = [sweep] if of_sweep else [sweep / str(seed) for seed in seeds]
-        there = [one for path in folders for one in members.load(path, dataset, "newest", print)]
         chosen = [one.trained for one in there if one.experiment.seed in seeds]
         mean = ensemble.mean([ensemble.logits(one, test.images, 1000, 1) for one in chosen])
         scores = ensemble.scores(names, mean, test.labels)

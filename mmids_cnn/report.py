@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before the imports below take their time
     signals.watch()
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
@@ -33,19 +34,14 @@ def define_flags() -> None:
 def main() -> None:
     """Writes the page; of a run, whose test split is scored with the newest whole checkpoint."""
     workdir = Path(flags.FLAGS.workdir)
-    for name in (sweep_folder if sweep_folder.is_sweep(workdir) else run_folder).damaged(workdir):
-        if name == sweep_folder.REPORT:
-            continue  # which is written anew here
-        command.warn(
-            f"{workdir / name} is damaged and the page does without it; the command that trained it writes "
-            "it anew"
-        )
     if sweep_folder.is_sweep(workdir):
+        _tell_damaged(workdir, sweep_folder.damaged(workdir))
         experiment_file.add_roots(run_folder.source_roots(workdir))
         run_folder.require_writable(workdir)
         Terminal().say(f"report: {sweep.report(workdir)}")
         return
     experiment = run_folder.experiment(workdir)
+    _tell_damaged(workdir, run_folder.damaged(workdir))
     run_folder.require_checkpoint(workdir, "newest")
     run_folder.require_writable(workdir)
     if importlib.util.find_spec("matplotlib") is None:
@@ -62,6 +58,16 @@ def main() -> None:
     from mmids_cnn.runs import report
 
     terminal.say(f"report: {report.write(workdir, dataset, command.warn)}")
+
+
+def _tell_damaged(workdir: Path, names: Iterable[str]) -> None:
+    """Names files that are not what was written, except the page itself, which is written anew here."""
+    for name in names:
+        if name != sweep_folder.REPORT:
+            command.warn(
+                f"{workdir / name} is damaged and the page does without it; the command that trained it "
+                "writes it anew"
+            )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from tests.support.suite import ROOT, BatchOf, CommandLine, Vary  # first: it ch
 
 # isort: on
 import dataclasses
+import gc
 import os
 import subprocess
 import sys
@@ -44,6 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         slow = item.path.parent.name in SLOW or item.path.name in SLOW_FILES
         if slow and item.path.name != "test_layout.py":
             item.add_marker("slow")
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what was imported and collected out of Python's searches for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -82,6 +82,7 @@ def add_up(function: Callable[..., Any], cut: Cut) -> Callable[..., Any]:
     """
     if cut.in_one_piece:
         return function
+    function = jax.jit(function, inline=True)  # which is traced once, not for its shapes once more
 
     def add_slices(slices: Any, *shared: Any) -> Any:
         def add(total: Any, part: Any) -> tuple[Any, None]:

@@ -1,14 +1,13 @@
 """Several networks, or several views of an image, as one classifier: by the mean of their probabilities."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from jaxtyping import Float, UInt8
 
 from mmids_cnn import score, sums
+from mmids_cnn.devices import compilation
 from mmids_cnn.runs.trained import Trained
 
 VIEWS = {
@@ -54,8 +53,8 @@ def scores(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict
       logits: `[n, classes]`.
       labels: `[n]`.
     """
-    arrays: Any = [jnp.asarray(array) for array in (logits, labels, np.ones(len(labels), bool))]
-    means = sums.add_up(tuple(names), *arrays).means("")
+    add_up = compilation.run_once(sums.add_up, static_argnames="names")
+    means = add_up(tuple(names), logits, labels, np.ones(len(labels), bool)).means("")
     return {name.removeprefix("/"): value for name, value in means.items()}
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 # file, so that Python ends it as it ends every program. Its keeper tells how it ended, and leaves it a zombie
 # until somebody asks, as the processes are that a program starts by itself.
 SERVER = """
-import json, os, runpy, signal, sys
+import gc, json, os, runpy, signal, sys
 {imports}
+gc.freeze()  # what all have in common stays in the memory that they share
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
     request = json.loads(line)

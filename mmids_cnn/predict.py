@@ -43,7 +43,9 @@ def define_flags() -> None:
         "test_index", [], "Position in the test split, from 0; may be given several times."
     )
     flags.DEFINE_bool("many", False, "Read all digits of a page, from left to right, each with its box.")
-    flags.DEFINE_string("show", None, "PNG file to be written: what the network sees, enlarged.")
+    flags.DEFINE_string(
+        "show", None, "PNG file to be written: what the network sees, enlarged; with --many the pages, too."
+    )
     flags.DEFINE_bool("json", False, "Print an object a line, one for each image.")
     flags.DEFINE_string("checkpoint", "newest", "'newest', 'best', or a step's number.")
 
@@ -69,7 +71,7 @@ def main() -> int:
         found = f"one for {dataset.image_shape[-1]}"
         raise ConfigError(f"--many: expected a network for 1 channel, found {found}; leave it out")
     test = dataset.splits["test"]
-    named, images, refused = list[Named](), [], list[DataError]()
+    named, images, pages, refused = list[Named](), [], [], list[DataError]()
     for index in flags.FLAGS.test_index:
         if not 0 <= index < len(test.labels):
             raise ConfigError(f"--test_index: expected 0 to {len(test.labels) - 1}, got {index}")
@@ -79,15 +81,17 @@ def main() -> int:
         images.append(test.images[index])
     for path in paths:
         try:
-            for one, image in _read(path, dataset.image_shape):
-                named.append(one)
-                images.append(image)
+            read = list(_read(path, dataset.image_shape))
+            named += [one for one, _ in read]
+            images += [image for _, image in read]
+            if show and flags.FLAGS.many:
+                pages.append(pictures.boxed(Path(path), [where["box"] for (_, where), _ in read]))
         except DataError as error:
             refused.append(error)
     if images:
         if show:
             with files.faults("--show"):
-                files.write_bytes(show, pictures.sheet(images))
+                files.write_bytes(show, pictures.sheet(images, pages))
         _classify(workdir, experiment, dataset, named, images)
     return max([command.complain(str(error), error.exit_status) for error in refused], default=0)
 

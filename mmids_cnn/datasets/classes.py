@@ -22,6 +22,8 @@ KNOWN: dict[str, Sequence[str]] = {
 }
 """Names of the classes by the name of the set, with `_` between words and `-` before a part of it."""
 
+# What TFDS calls `emnist` alone is byclass; archives of another part are told by their number of classes.
+_EMNIST = {62: "emnist-byclass", 47: "emnist-balanced", 37: "emnist-letters", 27: "emnist-letters"}
 _SPELLINGS = {"fashion": "fashion_mnist", "fashionmnist": "fashion_mnist", "kuzushiji_mnist": "kmnist"}
 
 
@@ -38,13 +40,16 @@ def names(dataset: str, count: int, declared: Sequence[str] = ()) -> tuple[str, 
 
     >>> names("fashion-mnist", 10)[9], names("mnist", 10)[9]
     ('Ankle boot', '9')
+    >>> names("emnist", 47)[-1], names("emnist", 27)[1]
+    ('t', 'a')
     """
     numbers = tuple(map(str, range(count)))
     if len(declared) == count and tuple(declared) != numbers:
         return tuple(declared)
     plain = dataset.split(":")[0].lower().replace("/", "-")
     joined = plain.replace("-", "_")
-    for name in (plain, joined, _SPELLINGS.get(joined, "")):
+    part = _EMNIST.get(count, "") if plain == "emnist" else ""
+    for name in (plain, joined, _SPELLINGS.get(joined, ""), part):
         known = KNOWN.get(name, ())
         if 0 < len(known) <= count:
             return (*known, *numbers[len(known) :])

@@ -14,6 +14,12 @@ _EDGE = 0.15  # of the level of ink: what is fainter is no soft edge of a stroke
 _EDGE_SDS, _INK_SDS = 3, 5  # of the paper's noise, which edges and strokes exceed
 _SPECK = 1e-4, 0.03  # of the page and of the largest stroke: what is smaller is no stroke
 _ACROSS, _THIN = 0.9, 0.1  # of the page's sides: ruled lines are longer than one, thinner than the other
+_RULED_SIDE, _RULED_SLOPE = (
+    256,
+    14,
+)  # of the grid that lines are looked for in; they tilt by 3 degrees at most
+_RULED, _RULES = 0.6, (3, 5)  # a line is as long, of a side; so many across or down make a page a ruled one
+_ON_LINES = 0.6  # of a stroke's ink: with more of it on ruled lines it is made of them
 _BELONGS = 0.25  # of the columns of the narrower of two strokes: as many in common make them one digit
 
 Box = tuple[slice, slice]
@@ -153,11 +159,44 @@ def _across(faint: Bool[np.ndarray, "h w"]) -> bool:
     return bool(max(faint.any(axis).mean() for axis in (0, 1)) > _ACROSS)
 
 
+def _ruled(ink: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Where straight lines are, if there are so many of them that the page is a ruled one."""
+    factor = -(-max(ink.shape) // _RULED_SIDE)
+    fill = [(0, -side % factor) for side in ink.shape]
+    blocks = np.pad(ink, fill).reshape(-(-ink.shape[0] // factor), factor, -1, factor)
+    small = np.asarray(blocks.any((1, 3)))
+    across, down = _lines(small), _lines(small.T)
+    if len(across[1]) < _RULES[0] and len(down[1]) < _RULES[1]:
+        return np.zeros_like(ink)
+    lines = ndimage.binary_dilation(across[0] | down[0].T, np.ones((3, 3)))
+    return lines.repeat(factor, 0).repeat(factor, 1)[: ink.shape[0], : ink.shape[1]]
+
+
+def _lines(ink: Bool[np.ndarray, "h w"]) -> tuple[Bool[np.ndarray, "h w"], Int[np.ndarray, " n"]]:
+    """Long straight lines from left to right, all of the slope that most ink is on; and where they begin."""
+    height, width = ink.shape
+    margin = 2 * _RULED_SLOPE  # lines that slope come in from above and below
+    framed, page = (np.pad(array, ((margin, margin), (0, 0))) for array in (ink, np.ones_like(ink)))
+    first, columns = np.arange(height + margin)[:, None] + _RULED_SLOPE, np.arange(width)
+    lines, begins, most = np.zeros_like(framed), np.zeros(0, int), 0.0
+    for rise in range(-_RULED_SLOPE, _RULED_SLOPE + 1):
+        at = first + np.rint(rise * np.linspace(0, 1, width)).astype(int)
+        shares = framed[at, columns].sum(1) / np.maximum(page[at, columns].sum(1), width / 16)
+        long = shares > _RULED
+        if shares[long].sum() > most:
+            most = shares[long].sum()
+            lines = np.zeros_like(framed)
+            lines[at[long], columns] = True
+            begins = np.flatnonzero(long & ~np.roll(long, 1))
+    return lines[margin:-margin], begins
+
+
 def _connected(ink: Bool[np.ndarray, "h w"], soft: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
     """Numbers of the strokes: connected parts of `soft` with enough ink, specks and ruled lines aside."""
     labels, count = ndimage.label(soft, np.ones((3, 3)))
     sizes = np.bincount(labels[ink], minlength=count + 1)
     keep = sizes > max(_SPECK[0] * labels.size, _SPECK[1] * sizes.max())
+    keep &= np.bincount(labels[ink & _ruled(ink)], minlength=count + 1) < _ON_LINES * sizes
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         shares = sorted((part.stop - part.start) / side for part, side in zip(box, labels.shape, strict=True))
         keep[number] &= shares[0] > _THIN or shares[1] < _ACROSS

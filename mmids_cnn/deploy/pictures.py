@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from mmids_cnn.deploy import ink
 from mmids_cnn.errors import DataError
@@ -18,6 +18,7 @@ MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535  # a larger picture is refused before 
 # Pillow reads many more, one of them (EPS) by running a program on the file's content.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _BOX = 20 / 28  # MNIST's digits were fitted into 20x20 of 28x28 pixels, then centred by mass
+FRAME = (214, 96, 36)  # the colour around a digit: orange
 _SIDE = 1024  # pixels that a page is looked at in: strokes are as clear in them, and its noise is less
 
 
@@ -98,11 +99,35 @@ def load_many(path: Path, shape: tuple[int, ...]) -> list[Digit]:
     return found
 
 
-def sheet(images: Sequence[UInt8[np.ndarray, "height width channels"]]) -> bytes:
-    """Images beside one another, enlarged so that each pixel is a square, as a PNG file."""
+def boxed(path: Path, boxes: Sequence[tuple[int, int, int, int]]) -> UInt8[np.ndarray, "h w 3"]:
+    """A page, 1,024 pixels to a side at most, with a frame around each box; see `Digit`."""
+    page = _coloured(path, (0, 0, 3))
+    factor = _factor(page)
+    page = page.reduce(factor)
+    width = 1 + max(page.size) // 300
+    for left, top, right, bottom in boxes:
+        corners = left // factor - width, top // factor - width, right // factor, bottom // factor
+        ImageDraw.Draw(page).rectangle([max(0, side) for side in corners], outline=FRAME, width=width)
+    return np.asarray(page, np.uint8)
+
+
+def sheet(
+    images: Sequence[UInt8[np.ndarray, "height width channels"]],
+    pages: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
+) -> bytes:
+    """Images beside one another, enlarged so that each pixel is a square, as a PNG file; pages above them."""
     gap = np.full((images[0].shape[0], 1, images[0].shape[2]), 128, np.uint8)
     row = np.concatenate([part for image in images for part in (gap, image)][1:], axis=1)
-    return png.png(row.repeat(8, 0).repeat(8, 1))
+    row = row.repeat(8, 0).repeat(8, 1)
+    if not pages:
+        return png.png(row)
+    rows = [*pages, np.broadcast_to(row, (*row.shape[:2], 3))]
+    across = max(one.shape[1] for one in rows)
+    return png.png(
+        np.concatenate(
+            [np.pad(one, ((0, 8), (0, across - one.shape[1]), (0, 0)), constant_values=128) for one in rows]
+        )
+    )
 
 
 def _decode(path: Path) -> Image.Image:

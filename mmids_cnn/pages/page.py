@@ -42,7 +42,8 @@ div.gallery { display: grid; gap: .9rem .5rem; grid-template-columns: repeat(aut
 div.gallery figcaption { font-size: .78rem; line-height: 1.3; overflow-wrap: anywhere }
 img.pixels, div.gallery img { image-rendering: pixelated }
 div.gallery img { width: 4.5rem; border-radius: 3px }
-@media (max-width: 30rem) { body { margin-top: 1rem; padding: 0 1rem } }
+@media (max-width: 30rem) { body { margin-top: 1rem; padding: 0 1rem } figure { overflow-x: auto }
+  body > figure > img { width: auto; max-width: none } }
 @media print { body { margin: 0; max-width: none } figure, tr, ul.facts li { break-inside: avoid }
   h2 { break-after: avoid } * { print-color-adjust: exact; -webkit-print-color-adjust: exact }
   div.wide, pre { overflow: visible; white-space: pre-wrap } div.pair { grid-template-columns: 1fr 1fr }

@@ -5,6 +5,7 @@ with their states, whose SHA-256 the JSON file holds. Rungs and resumed sweeps l
 which population they were part of before does not matter.
 """
 
+import datetime
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -125,6 +126,7 @@ class Ledger:
             "device": outcome.device,
             "data": outcome.data,
             "seconds": outcome.seconds,
+            "ended": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
             "members": [
                 {**member._asdict(), "rows": rows, "diverged": diverged, "fingerprint": fingerprint}
                 for member, rows, diverged, fingerprint in each

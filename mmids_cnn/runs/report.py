@@ -144,7 +144,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], dataset: data.Dataset) -> str:
         pages.figure(
             figures.error(rows),
             ends("accuracy", _PERCENT),
-            "Accuracy, by the logarithm of the error, which is at the right.",
+            f"Accuracy, by the logarithm of the error, which is at the right. {caption}",
         ),
     )
 

@@ -1,6 +1,5 @@
 """The report of a sweep: one page with its result, what that is worth, pictures, trials, provenance."""
 
-import datetime
 import html
 import json
 import math
@@ -35,18 +34,18 @@ class Cost(NamedTuple):
       seconds: that a trial's members took, by its number; a population's are shared evenly.
       total: seconds of all populations and of the confirmation.
       devices: what they were trained on.
-      ended: when the last of them was written down, UTC.
+      ended: when the last of them had been trained, '2026-11-27 13:11 UTC'; '' where no file has it.
     """
 
     seconds: dict[int, float]
     total: float
     devices: list[str]
-    ended: datetime.datetime | None
+    ended: str
 
 
 def cost(workdir: Path) -> Cost:
     """What the trials in a folder cost; a file that is damaged counts nothing."""
-    seconds, total, devices, ended = dict[int, float](), 0.0, set[str](), 0.0
+    seconds, total, devices, ended = dict[int, float](), 0.0, set[str](), ""
     for folder in (sweep_folder.POPULATIONS, sweep_folder.CONFIRM):
         for path in sorted((workdir / folder).glob("*.json")):
             try:
@@ -56,11 +55,10 @@ def cost(workdir: Path) -> Cost:
             took, members = sum(content["seconds"].values()), content["members"]
             total += took
             devices.add(content["device"])
-            ended = max(ended, path.stat().st_mtime)
+            ended = max(ended, content.get("ended", ""))  # an earlier version has none
             for one in members if folder == sweep_folder.POPULATIONS else ():
                 seconds[one["trial"]] = seconds.get(one["trial"], 0.0) + took / len(members)
-    last = datetime.datetime.fromtimestamp(ended, datetime.UTC) if ended else None
-    return Cost(seconds, total, sorted(devices), last)
+    return Cost(seconds, total, sorted(devices), ended)
 
 
 def page(
@@ -291,7 +289,7 @@ def _table(
 
 
 def _provenance(plan: Plan, known: Mapping[str, Any], spent: Cost) -> str:
-    rows = [("trained until", f"{spent.ended:%Y-%m-%d %H:%M} UTC")] if spent.ended else []
+    rows = [("trained until", spent.ended)] if spent.ended else []
     rows += provenance.described(known)
     rows += [("trained on", "; ".join(spent.devices))] if spent.devices else []
     text = pages.table(("what", "value"), rows, texts=2, wrap=True)

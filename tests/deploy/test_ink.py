@@ -53,6 +53,24 @@ def test_ruled_lines_may_be_more_than_the_ink() -> None:
     assert [box for box, _ in ink.digits(stroked(page)[1])] == [bar]
 
 
+@pytest.mark.parametrize("dark", [190, 100, 40])
+@pytest.mark.parametrize("tilt", [0, 1.5, -2.5])
+@pytest.mark.parametrize("inset", [0, 48])
+@pytest.mark.parametrize("also", ["", "margin", "squares"])
+def test_ruled_paper_without_a_digit_has_none(dark: int, tilt: float, inset: int, also: str) -> None:
+    """Lines as dark as ink, which end before the page does, cross others, and are not quite level."""
+    y, x = np.mgrid[:480, :640].astype(np.float32)
+    down, right = y - np.tan(np.radians(tilt)) * x, x + np.tan(np.radians(tilt)) * y
+    inside = (x >= inset) & (x < 640 - inset)
+    lines = (down % 40 < 2) & inside
+    if also == "margin":
+        lines |= np.abs(right - 100) < 1.5
+    if also == "squares":
+        lines |= (right % 40 < 2) & (y >= inset) & (y < 480 - inset)
+    page = np.where(lines, dark, 228) + 3 * np.random.default_rng(0).standard_normal((480, 640))
+    assert ink.digits(stroked(page)[1]) == []
+
+
 def test_specks_are_no_ink() -> None:
     page = PAPER["noise"].copy()
     for top, left in np.random.default_rng(1).integers(0, 230, (30, 2)):

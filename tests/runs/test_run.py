@@ -24,7 +24,7 @@ from experiments import base
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, evaluate, model
 from mmids_cnn.datasets import classes
-from mmids_cnn.deploy import shifts
+from mmids_cnn.deploy import pictures, shifts
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
@@ -615,9 +615,16 @@ def test_predict_many_and_what_it_sees(runs: Runs, tmp_path: Path) -> None:
         assert box
         left, top, right, bottom = map(int, box.groups())
         assert 252 * index <= left < right <= 252 * (index + 1) and 0 <= top < bottom <= 252
-    shown = np.asarray(Image.open(seen))[4::8, 4::8]  # a pixel of each square
-    assert (names[0], len(boxes), shown.shape) == ("test image 0 (label 7, Sneaker)", 4, (28, 5 * 29 - 1))
-    np.testing.assert_array_equal(shown[:, :28], digits[0])
+    picture = np.asarray(Image.open(seen))
+    page, shown = picture[:252], picture[260:-8][4::8, 4::8]  # a pixel of each square
+    assert (names[0], len(boxes), shown.shape) == ("test image 0 (label 7, Sneaker)", 4, (28, 5 * 29 - 1, 3))
+    np.testing.assert_array_equal(shown[:, :28], np.repeat(digits[0][..., None], 3, -1))
+    framed = (page[:, : 4 * 252] == pictures.FRAME).all(-1)
+    for index, box in enumerate(boxes):
+        assert box
+        left, top, right, bottom = (int(side) for side in box.groups())
+        assert framed[top:bottom, right].all() and framed[bottom, left:right].all()
+        assert framed[:, 252 * index : 252 * (index + 1)].any()
 
 
 def test_predict_many_is_for_one_channel(runs: Runs, tmp_path: Path) -> None:

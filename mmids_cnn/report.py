@@ -35,7 +35,7 @@ def main() -> None:
     """Writes the page; of a run, whose test split is scored with the newest whole checkpoint."""
     workdir = Path(flags.FLAGS.workdir)
     if sweep_folder.is_sweep(workdir):
-        _tell_damaged(workdir, sweep_folder.damaged(workdir))
+        _tell_damaged(workdir, sweep_folder.damaged(workdir) + sweep_folder.damaged_populations(workdir))
         experiment_file.add_roots(run_folder.source_roots(workdir))
         run_folder.require_writable(workdir)
         Terminal().say(f"report: {sweep.report(workdir)}")

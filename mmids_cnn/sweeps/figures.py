@@ -93,7 +93,7 @@ def _mark(plan: Plan, panel: Axes, x: float, winner: Result) -> None:
     """Rings the best trial, and says its value on the side where it is not."""
     assert winner.value is not None
     at = height(plan.metric.percent, winner.value)
-    panel.plot(x, at, "o", ms=12, mfc="none", mec=_BEST, mew=2)
+    panel.plot(x, at, "o", ms=11, mfc="none", mec=_BEST, mew=1.5, zorder=1)
     panel.axhline(at, color=_BEST, lw=0.8, ls=(0, (4, 3)), zorder=0)
     on_the_left = panel.transAxes.inverted().transform(panel.transData.transform((x, at)))[0] < 0.5
     said = f"trial {winner.number}: {plan.metric.show(winner.value)}"
@@ -106,11 +106,13 @@ def _dots(plan: Plan, panel: Axes, x: float, result: Result) -> None:
     colour = _INK if result.state == COMPLETE else _PALE
     seeds = [height(plan.metric.percent, one["value"]) for one in result.seeds]
     if len(seeds) > 1:
-        panel.plot([x] * len(seeds), seeds, "_", ms=9, color=colour, alpha=0.7, zorder=1)
+        panel.plot([x] * len(seeds), seeds, "_", ms=18, mew=1, color=colour, zorder=3)  # wider than the ring
     assert result.value is not None
     at = height(plan.metric.percent, result.value)
     panel.plot(x, at, "o", ms=6, color=colour, zorder=2)
-    panel.annotate(f"{result.number}", (x, at), (5, -3), textcoords="offset points", fontsize=6.5, color=_INK)
+    panel.annotate(
+        f"{result.number}", (x, at), (10, -3), textcoords="offset points", fontsize=6.5, color=_INK
+    )
 
 
 def _parallel(plan: Plan, results: Sequence[Result], winner: Result | None) -> Figure:

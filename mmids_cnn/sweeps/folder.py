@@ -105,6 +105,18 @@ def damaged(workdir: Path) -> list[str]:
     return [name for name, is_whole in whole.items() if not is_whole and (workdir / name).exists()]
 
 
+def damaged_populations(workdir: Path) -> list[str]:
+    """Names of files about members that are damaged; a session trains those members again."""
+    found = list[str]()
+    for folder in (POPULATIONS, CONFIRM):
+        for path in sorted((workdir / folder).glob("*.json")):
+            try:
+                files.read_sealed(path)
+            except RunError:
+                found.append(f"{folder}/{path.name}")
+    return found
+
+
 def write_best(workdir: Path, best: Mapping[str, Any]) -> None:
     """Writes the result, with the digests of the files beside it, which are complete."""
     states = [f"{CONFIRM}/{path.name}" for path in sorted((workdir / CONFIRM).glob("*.npz"))]

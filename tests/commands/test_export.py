@@ -172,7 +172,7 @@ def test_several_runs_as_one(place: Place, unbroken: Path) -> None:
     assert len(metadata(folder / "model.onnx")["fingerprint"].split(", ")) == 2
 
 
-def test_sweep_is_exported_as_an_ensemble(tmp_path: Path, command_line: CommandLine) -> None:
+def test_sweep_is_exported_as_an_ensemble_and_drawn_for(tmp_path: Path, command_line: CommandLine) -> None:
     archives = sweeping.write_archives(tmp_path / "digits")
     leaves: dict[str, Any] = {"sweep__space__optimizer__learning_rate": "", "num_epochs": 1}
     sweeping.run(sweeping.make(archives, **leaves), tmp_path / "it")
@@ -183,6 +183,9 @@ def test_sweep_is_exported_as_an_ensemble(tmp_path: Path, command_line: CommandL
     assert about["fingerprint"].split(", ") == [one["fingerprint"] for one in best]
     card = (tmp_path / "it" / "export" / "MODEL_CARD.md").read_text()
     assert "2 networks, the mean of their probabilities: " in card and "seed 0, 1: that of" in card
+    done = command_line("draw", f"--workdir={tmp_path / 'it'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"wrote .*it/draw\.html, \d+ kB, 1 checkpoint of .*it, seed 0\n", done.stdout)
 
 
 @pytest.mark.parametrize(

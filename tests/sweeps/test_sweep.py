@@ -591,6 +591,13 @@ def test_report_of_an_unfinished_sweep(
     page = (after.pop("report.html") or b"").decode()
     assert after == before
     assert "Not finished: 4 of 4 trials have ended." in page and "2 complete, 2 pruned" in page
+    first = sorted((workdir / "populations").glob("*.json"))[0]
+    whole_text = first.read_text()
+    first.write_text(whole_text.replace('"seconds"', '"sxconds"'))
+    done = command_line("report", "--workdir=it")
+    assert done.stderr.startswith(f"note: it/populations/{first.name} is damaged and the page does without")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    first.write_text(whole_text)
     with files.lock(workdir / ".lock"):
         refused = command_line("report", "--workdir=it")
     assert refused.returncode == 2 and refused.stderr.startswith("error: it")

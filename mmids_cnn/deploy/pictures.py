@@ -154,9 +154,9 @@ def _decode(path: Path) -> Image.Image:
     except IsADirectoryError:
         raise DataError(f"{path}: expected a picture file, found a folder") from None
     except UnidentifiedImageError:
-        raise DataError(
-            f"{path}: expected a picture ({', '.join(FORMATS)}), found another kind of file"
-        ) from None
+        empty = not path.stat().st_size
+        other = "an empty file" if empty else "another kind of file, or a picture without pixels"
+        raise DataError(f"{path}: expected a picture ({', '.join(FORMATS)}), found {other}") from None
     except DataError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

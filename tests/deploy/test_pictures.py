@@ -353,7 +353,7 @@ def test_bytes_that_are_no_picture(tmp_path: Path, content: bytes, magic: bytes)
         ("missing.png", "expected a picture file, found none"),
         ("folder", "expected a picture file, found a folder"),
         ("text.png", "found another kind of file"),
-        ("empty.png", "found another kind of file"),
+        ("empty.png", "found an empty file"),
         (f"{'a' * 300}.png", "File name too long"),
     ],
 )

@@ -43,15 +43,17 @@ def make(experiment: config_lib.Experiment, train: data.Split) -> Feed:
 
 
 @functools.cache
-def _resident_steps(batch_size: int, population: int | None) -> Any:
+def _resident_steps(batch_size: int, population: int | None, devices: int) -> Any:
     """One jitted function for all feeds alike: JAX compiles it once for equal shapes."""
     steps: Any = functools.partial(steps_resident, batch_size=batch_size)
-    each = members.over_members(lambda member, *shared: steps(*member, *shared), population)
+    sharing = members.devices(population or 1)
+    each = members.over_members(lambda member, *shared: steps(*member, *shared), population, sharing)
 
     def advance(state: TrainState, order: Array, *shared: Array) -> TrainState:
         return each((state, order), *shared)
 
-    return jax.jit(advance, donate_argnums=0)
+    # A population is everywhere between the pieces, as a single state is.
+    return jax.jit(advance, donate_argnums=0, out_shardings=mesh.replicated(devices) if population else None)
 
 
 class Resident:
@@ -66,9 +68,9 @@ class Resident:
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
-        self._data = jax.device_put(tuple(self._split), mesh.replicated(state.program.cut.devices))
+        self._data = jax.device_put(tuple(self._split), mesh.replicated(state.devices))
         order, zero = self._order_of(state, 0), np.int32(0)
-        steps = _resident_steps(self._batch_size, state.population)
+        steps = _resident_steps(self._batch_size, state.population, state.devices)
         lowered = steps.lower(state, order, *self._data, zero, zero)
         self._compiled = compilation.compile_lowered(lowered, quickly=True)
 
@@ -82,7 +84,7 @@ class Resident:
         drawn = (seed.tolist(), epoch)
         if self._order[0] != drawn:
             order = self._draw(jnp.asarray(seed), epoch)
-            self._order = (drawn, jax.device_put(order, mesh.replicated(state.program.cut.devices)))
+            self._order = (drawn, jax.device_put(order, mesh.replicated(state.devices)))
         return self._order[1]
 
     def _draw(self, seed: Array, epoch: int) -> Array:
@@ -114,7 +116,7 @@ class Streamed:
                 "config.dataset.placement: expected resident data for a population, whose members draw from "
                 "them each in its own order, got streamed; set it to 'resident'"
             )
-        devices = state.program.cut.devices
+        devices = state.devices
         whole = self._batch_size % devices == 0
         self._placed = mesh.shared_out(devices, axis=1) if whole else mesh.replicated(devices)
         steps = jax.jit(steps_streamed, donate_argnames="state")

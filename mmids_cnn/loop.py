@@ -143,7 +143,7 @@ def fit(
     with _timed(seconds, "compile"):
         state = train.init_state(experiment, dataset) if state is None else state
         program = state.program
-        state = jax.device_put(state, mesh.replicated(program.cut.devices))
+        state = jax.device_put(state, mesh.replicated(state.devices))
         scorer = score.Scorer(
             program.network, program.metrics, held, experiment.eval.batch_size, state.population
         )
@@ -168,7 +168,7 @@ def fit(
         if program.stops:
             over = [exhausted(one, experiment.train.patience) for one in seen]
             flags = jnp.asarray(over if state.population else over[0], jnp.int32)
-            state = state.replace(stopped=jax.device_put(flags, mesh.replicated(program.cut.devices)))
+            state = state.replace(stopped=jax.device_put(flags, mesh.replicated(state.devices)))
         yield Point(state, step, step / per_epoch, rows, dataclasses.replace(seconds), images)
         if step >= end or (state.population is None and over[0]):
             return

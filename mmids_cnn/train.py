@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 from mmids_cnn import augment, data, keys, losses, model, optimizer, sums
 from mmids_cnn import config as config_lib
 from mmids_cnn.devices import compilation, cores, device, microbatches
+from mmids_cnn.devices import members as members_lib
 from mmids_cnn.errors import ConfigError
 
 
@@ -78,6 +79,11 @@ class TrainState(flax.struct.PyTreeNode):
     def population(self) -> int | None:
         """How many members the population has; None for a single state."""
         return self.step.shape[0] if self.step.ndim else None
+
+    @property
+    def devices(self) -> int:
+        """How many devices train it, sharing out a population's members, or the examples of a batch."""
+        return max(self.program.cut.devices, members_lib.devices(self.population or 1))
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -223,7 +229,10 @@ def init_population(experiments: Sequence[config_lib.Experiment], dataset: data.
     if len(programs) != 1:
         raise ValueError(f"experiments: expected one program for all, got {len(programs)}")
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *map(optimizer.hyperparams, experiments))
-    return _init(len(experiments))(stacked, programs.pop(), dataset.image_shape)
+    made = programs.pop()
+    if members_lib.devices(len(experiments)) > 1:  # each member then stays on its device
+        made = dataclasses.replace(made, cut=made.cut._replace(devices=1))
+    return _init(len(experiments))(stacked, made, dataset.image_shape)
 
 
 def init_from(h: optimizer.Hyperparams, program: Program, image_shape: tuple[int, ...]) -> TrainState:

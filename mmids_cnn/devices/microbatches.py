@@ -121,7 +121,9 @@ def sum_over_groups(function: Callable[..., Any], devices: int) -> Callable[...,
     def on_each(groups: Any, *shared: Any) -> Any:
         results = lax.map(lambda group: function(group, *shared), groups)
         # One exchange, of one array: with an exchange for each array training took a quarter longer.
-        flat = lax.all_gather(jax.vmap(lambda tree: ravel_pytree(tree)[0])(results), mesh.AXIS, tiled=True)
+        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(results)
+        if devices > 1:
+            flat = lax.all_gather(flat, mesh.AXIS, tiled=True)
         # By a product, as XLA would fuse other sums into what uses them, differently for each number of
         # devices, and round differently.
         total = jnp.ones(len(flat), flat.dtype) @ flat
@@ -130,6 +132,8 @@ def sum_over_groups(function: Callable[..., Any], devices: int) -> Callable[...,
     def mapped(groups: Any, *shared: Any) -> Any:
         if jax.tree.leaves(groups)[0].shape[0] == 1:
             return function(jax.tree.map(lambda x: x[0], groups), *shared)
+        if devices == 1:
+            return on_each(groups, *shared)
         specs: Any = (PartitionSpec(mesh.AXIS), *[PartitionSpec()] * len(shared))
         everywhere: Any = PartitionSpec()
         run = jax.shard_map(

@@ -169,7 +169,7 @@ def trained(point: Point, small: bool, go: Any) -> dict[str, Any]:
         state = train.init_state(experiments[0], dataset)
     else:
         state = train.init_population(experiments, dataset)
-    state = jax.device_put(jax.block_until_ready(state), mesh.replicated(state.program.cut.devices))
+    state = jax.device_put(jax.block_until_ready(state), mesh.replicated(state.devices))
     batches = feed.make(experiments[0], dataset.splits["train"])
     started = clock()
     batches.compile(state)

@@ -43,7 +43,7 @@ def trained(state: train.TrainState, batches: feed.Feed, steps: int) -> Any:
     return state
 
 
-def vmapped(function: Callable[..., Any], count: int | None) -> Callable[..., Any]:
+def vmapped(function: Callable[..., Any], count: int | None, devices: int) -> Callable[..., Any]:
     """What `members.over_members` does where there is no CPU."""
     if count is None:
         return function
@@ -117,6 +117,22 @@ def test_member_equals_its_solo_run_after_1_10_and_100_steps(
         assert sorted(apart)[len(apart) // 2 - 1] <= (for_half if at_once else 0), steps
         assert max(apart) <= (for_all if at_once else 0), steps
         done = steps
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_bits_do_not_depend_on_how_members_are_shared_out(
+    count: int, alone: dict[int, list[train.TrainState]], small: data.Dataset, vary: Vary
+) -> None:
+    """One member is trained by both devices, three fill one of them twice and the other one once."""
+    experiments = members(vary)[:count]
+    together = train.init_population(experiments, small)
+    assert (jax.device_count(), together.devices, together.program.cut.devices) == (2, 2, 1 + (count == 1))
+    batches = feed_for(together, experiments[0], small.splits["train"])
+    together = trained(together, batches, 10)
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(together))
+    for index, solo in enumerate(alone[10][:count]):
+        mine = jax.tree.map(lambda x, index=index: x[index], together.params)
+        assert digests(mine) == digests(solo.params)
 
 
 def test_members_start_from_the_very_bits_of_their_solo_runs(small: data.Dataset, vary: Vary) -> None:

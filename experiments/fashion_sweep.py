@@ -1,6 +1,6 @@
 """The settings of `fashion.py`, chosen by 10,000 images that are held out of the training split.
 
-One population of 16 random settings, which takes a GPU; on a CPU --config.sweep.population=1 is as fast.
+One population of 16 random settings, which takes a GPU; on a CPU set --config.sweep.population to its cores.
 
     python -m mmids_cnn.main --config=experiments/fashion_sweep.py
 """

@@ -41,7 +41,9 @@ def around(config: ConfigDict) -> ConfigDict:
     )
     config.sweep.direction = "maximize"  # "minimize" for a loss
 
-    config.sweep.population = 16  # trainings at once, as one program; >= 1; changes results by rounding alone
+    # Trainings at once, as one program, shared out over the devices (a CPU's cores), so best a multiple of
+    # them; >= 1; changes results by rounding alone, on a CPU not at all.
+    config.sweep.population = 16
     config.sweep.halving = 0  # successive halving: one in so many settings survives a rung; 0: all do
     config.sweep.rungs = (1, 3)  # epochs after which the field is cut, if halving > 0
 

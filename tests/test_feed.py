@@ -12,7 +12,7 @@ import pytest
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, loop, score, train
 from mmids_cnn import epoch as epoch_lib
-from mmids_cnn.devices import mesh
+from mmids_cnn.devices import mesh, microbatches
 from mmids_cnn.errors import ConfigError
 from tests.support.everything import EVERYTHING
 from tests.support.suite import Vary, digests, step
@@ -266,6 +266,37 @@ def test_number_of_devices_changes_no_bit(
     assert (cut.groups, cut.slices) == {128: (4, 1), 512: (8, 2), 251: (8, 1)}[batch_size]
     assert cut.devices == jax.device_count() == 2
     assert trained_on(1, experiment, small, 3) == trained_on(2, experiment, small, 3)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "conv_net", "channels": (4,), "kernel_size": 3},
+        {"name": "norm_net", "channels": (4, 4), "depths": (1, 1), "dropout": 0.0},
+    ],
+    ids=lambda model: model["name"],
+)
+def test_accelerators_share_a_batch(
+    vary: Vary, small: data.Dataset, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any]
+) -> None:
+    """They round otherwise than one does, and no more than that; here with the devices of a CPU."""
+    settings = config_lib.to_dict(vary(batch_size=128, optimizer={"name": "sgd", "learning_rate": 0.1}))
+    experiment = config_lib.resolve(settings | {"model": model})
+    state = train.init_state(experiment, small)
+    with monkeypatch.context() as accelerated:
+        accelerated.setattr(jax, "default_backend", lambda: "gpu")
+        cut = microbatches.cut(128, 784, 32)
+        assert [microbatches.cut(*sizes).devices for sizes in ((127, 784), (96, 784, 32))] == [1, 1]
+    assert cut == microbatches.cut(128, 784)._replace(groups=2, slices=1, devices=2, size=0)
+    states = []
+    for each in (cut, microbatches.WHOLE):
+        it = state.replace(program=dataclasses.replace(state.program, cut=each))
+        it = jax.device_put(jax.tree.map(jnp.copy, it), mesh.replicated(each.devices))
+        batches = feed.make(experiment, small.splits["train"])
+        batches.compile(it)
+        states.append(jax.device_get(batches.advance(it, 0, 0, 8)))
+    for shared, alone in zip(*(jax.tree.leaves(one.variables) for one in states), strict=True):
+        np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_is_compiled_after_the_first_piece_of_a_population(

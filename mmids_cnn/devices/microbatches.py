@@ -32,7 +32,7 @@ class Cut(NamedTuple):
 
 
 WHOLE = Cut()
-"""A batch in one piece: on an accelerator, and for a network that looks at all of its examples at once."""
+"""A batch in one piece: on one accelerator, and for a network that looks at all of its examples at once."""
 
 
 def fits(pixels: int, size: int | None) -> bool:
@@ -45,6 +45,8 @@ def cut(batch_size: int, pixels: int, size: int | None = None) -> Cut:
 
     On a CPU nothing but these sizes decides about groups and slices, and no slice is so large that XLA would
     cut its sums once more, by the number of threads: sums are rounded alike on any number of cores.
+    Accelerators take equal shares, as many of them as the batch can be divided among: another number of them
+    rounds otherwise.
 
     Args:
       batch_size: examples of a batch.
@@ -52,7 +54,9 @@ def cut(batch_size: int, pixels: int, size: int | None = None) -> Cut:
       size: examples of a slice, where a network has to have so many; batches of no more stay whole.
     """
     if jax.default_backend() != "cpu":
-        return WHOLE
+        fair = range(jax.local_device_count(), 1, -1)
+        devices = next((n for n in fair if batch_size % (n * (size or 1)) == 0), 1)
+        return Cut(groups=devices, devices=devices)
     if size is not None:
         count = -(-batch_size // size)
     else:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data
-from mmids_cnn.devices import compilation, members, mesh
+from mmids_cnn.devices import members, mesh, programs
 from mmids_cnn.epoch import epoch_order, steps_resident, steps_streamed
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.train import Batch, TrainState, batch_size, steps_per_epoch
@@ -71,8 +71,9 @@ class Resident:
         self._data = jax.device_put(tuple(self._split), mesh.replicated(state.devices))
         order, zero = self._order_of(state, 0), np.int32(0)
         steps = _resident_steps(self._batch_size, state.population, state.devices)
-        lowered = steps.lower(state, order, *self._data, zero, zero)
-        self._compiled = compilation.compile_lowered(lowered, quickly=True)
+        arguments = (state, order, *self._data, zero, zero)
+        parts = ("resident", self._batch_size, *state.program.parts)
+        self._compiled = programs.compile_once(steps, arguments, state, parts, quickly=True)
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""
@@ -121,8 +122,10 @@ class Streamed:
         self._placed = mesh.shared_out(devices, axis=1) if whole else mesh.replicated(devices)
         steps = jax.jit(steps_streamed, donate_argnames="state")
         batches, zero = self._take(int(state.h.seed), 0, 0), np.int32(0)
-        lowered = steps.lower(state, batches, zero, zero)
-        self._compiled = compilation.compile_lowered(lowered, quickly=True)
+        parts = ("streamed", *state.program.parts)
+        self._compiled = programs.compile_once(
+            steps, (state, batches, zero, zero), state, parts, quickly=True
+        )
 
     def advance(self, state: TrainState, epoch: int, first: int, count: int) -> TrainState:
         """See `Feed`."""

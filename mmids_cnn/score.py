@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int32
 
 from mmids_cnn import data, model, sums
-from mmids_cnn.devices import blocks, compilation, members
+from mmids_cnn.devices import blocks, members, programs
 
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
 _BLOCK_EXAMPLES = 1000  # scored by a call, before it is asked whether to stop
@@ -56,6 +56,11 @@ def _adding(network: model.Network, metrics: tuple[str, ...], size: int, populat
     return jax.jit(lambda variables, total, *shared: each((variables, total), *shared))
 
 
+@functools.cache
+def _applying(network: model.Network) -> Any:
+    return jax.jit(functools.partial(model.apply, network))
+
+
 class Scorer:
     """Scores some splits with any variables of one network, or with those of a population.
 
@@ -90,8 +95,10 @@ class Scorer:
         for name, size in self._size.items():
             (images, labels, *_), zero = self._part(name, 0), np.int32(0)
             adding = _adding(self._network, self._metrics, size, self._population)
-            lowered = adding.lower(variables, self._zero(), images, labels, *[zero] * 4)
-            self._compiled[name] = compilation.compile_lowered(lowered)
+            parts = ("scorer", *self._network, self._metrics, size, self._population)
+            total = self._zero()
+            arguments = (variables, total, images, labels, *[zero] * 4)
+            self._compiled[name] = programs.compile_once(adding, arguments, total, parts)
 
     def __call__(
         self, variables: model.Variables, stop: Callable[[], bool] = lambda: False
@@ -159,8 +166,8 @@ def logits(
     size = max(1, min(batch_size, len(images)))
     variables = blocks.on_one_device(variables)
     shape = jax.ShapeDtypeStruct((size, *images.shape[1:]), images.dtype)
-    apply = jax.jit(model.apply, static_argnames="network")
-    compiled = compilation.compile_lowered(apply.lower(network, variables, shape))
+    parts = ("logits", *network)
+    compiled = programs.compile_once(_applying(network), (variables, shape), 0, parts)
 
     def part(start: int) -> np.ndarray:
         chosen = images[start : start + size]

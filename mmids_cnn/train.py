@@ -47,6 +47,11 @@ class Program:
     stops: bool  # whether a state may have stopped before the end
     averages: bool  # whether a moving average of the variables is kept, and scored
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """All that it is made of, for `programs.compile_once`."""
+        return *self.network, *(getattr(self, field.name) for field in dataclasses.fields(self)[1:])
+
 
 class TrainState(flax.struct.PyTreeNode):
     """Everything that training carries from step to step.

@@ -69,6 +69,11 @@ def require() -> None:
             )
 
 
+def tell(what: str) -> None:
+    """Says on standard error what a cache could not do."""
+    print(f"note: {' '.join(what.split())}", file=sys.stderr, flush=True)
+
+
 def compile_lowered(lowered: Any, *, quickly: bool = False) -> Any:
     """Compiles what `jax.jit(...).lower(...)` returned, and gives the system back the memory that took.
 
@@ -126,7 +131,7 @@ def _remove_torn_entries(folder: Path) -> None:
         if failed:
             note = _UNUSABLE.format(folder, f"written: {failed[1]}")
         if note not in said:
-            print(f"note: {note}", file=sys.stderr, flush=True)
+            tell(note)
         said.add(note)
 
     warnings.showwarning = remove

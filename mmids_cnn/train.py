@@ -181,9 +181,7 @@ def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, mem
       members: models of a population.
     """
     made, there = program(experiment, dataset), device.memory()
-    state = jax.eval_shape(
-        lambda h: init_from(h, made, dataset.image_shape), optimizer.hyperparams(experiment)
-    )
+    state = _init(None).eval_shape(optimizer.hyperparams(experiment), made, dataset.image_shape)
     rows = model.table(made.network, dataset.image_shape)
     cut, size = made.cut, batch_size(experiment, dataset.splits["train"])
     at_once = cut.devices * -(-size // (cut.groups * cut.slices))

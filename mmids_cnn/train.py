@@ -191,9 +191,11 @@ def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, mem
     needed = states + 4 * (gradients + activations)
     if there is not None and needed > there:
         leaves = [*(f"model.{name}" for name in experiment.model.fields), "batch_size"]
+        leaves += ["sweep.population"] if members > 1 else []
         raise ConfigError(
             f"config.model: expected a network that is trained in {there / 1e9:,.1f} GB of memory, got one "
-            f"of {gradients // cut.groups:,} parameters, which takes {needed / 1e9:,.1f} GB at least; "
+            f"of {gradients // cut.groups:,} parameters, which takes {needed / 1e9:,.1f} GB at least"
+            f"{f', {members:,} of them at once' if members > 1 else ''}; "
             f"lower {', '.join(f'--config.{name}' for name in leaves)}"
         )
 

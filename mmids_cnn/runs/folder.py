@@ -108,6 +108,10 @@ def _intact(workdir: Path, name: str) -> dict[str, Any] | None:
         _HOLDS[name](content)
     except (RunError, ConfigError):
         return None
+    if name == CONFIG:  # a whole one may be an older copy, or another run's
+        expected = (_intact(workdir, RESULT) or {}).get("sha256", {}).get(CONFIG)
+        if expected not in (None, files.digest(workdir / CONFIG)):
+            return None
     return content
 
 
@@ -230,8 +234,8 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 def write_result(workdir: Path, result: Mapping[str, Any]) -> None:
-    """Writes the result, with the digest of the rows of metrics, which are complete."""
-    digests = {METRICS: files.digest(workdir / METRICS)}
+    """Writes the result, with the digests of configuration and rows of metrics, which are complete."""
+    digests = {name: files.digest(workdir / name) for name in (CONFIG, METRICS)}
     files.write_sealed(workdir / RESULT, {**result, "sha256": digests})
 
 

@@ -13,7 +13,7 @@ Never imports JAX.
 import contextlib
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +117,27 @@ def damaged_populations(workdir: Path) -> list[str]:
     return found
 
 
-def write_best(workdir: Path, best: Mapping[str, Any]) -> None:
-    """Writes the result, with the digests of the files beside it, which are complete."""
+def set_aside(workdir: Path, say: Callable[[str], None]) -> None:
+    """Moves damaged files about members out of the way of those that are written anew."""
+    for name in damaged_populations(workdir):
+        aside = (workdir / name).with_suffix(".damaged")
+        os.replace(workdir / name, aside)
+        say(f"{workdir / name}: expected what was written, found a damaged file; kept as {aside.name}")
+
+
+def write_best(workdir: Path, best: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Writes the result, with the digests of the files beside it, which are complete.
+
+    Args:
+      workdir: the folder.
+      best: the result.
+      before: the one that this one replaces, where trials and networks are those that it found: what was
+        damaged since does not become right by its digest.
+    """
     states = [f"{CONFIRM}/{path.name}" for path in sorted((workdir / CONFIRM).glob("*.npz"))]
-    digests = {name: files.digest(workdir / name) for name in (*_BESIDE, *states)}
+    beside = [*_BESIDE, *states, *([JOURNAL] if (workdir / JOURNAL).exists() else [])]
+    digests = {name: files.digest(workdir / name) for name in beside}
+    digests |= {name: x for name, x in before.get("sha256", {}).items() if name not in _BESIDE}
     files.write_sealed(workdir / BEST, {**best, "sha256": digests})
 
 
@@ -152,7 +169,8 @@ def _result(workdir: Path) -> dict[str, Any] | None:
     there = all((workdir / name).exists() for name in _BESIDE)
     states = {name: x for name, x in (found or {}).get("sha256", {}).items() if name not in _BESIDE}
     kept = all(files.digest(workdir / name) == digest for name, digest in states.items())
-    return found if there and kept and not damaged(workdir) else None
+    whole = not damaged(workdir) and not damaged_populations(workdir)
+    return found if there and kept and whole else None
 
 
 def confirmed(workdir: Path) -> list[Experiment]:

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from mmids_cnn import config as config_lib
 from mmids_cnn import data, metrics, train
 from mmids_cnn.console.terminal import PLAIN_SECONDS, Terminal, clock, counted
 from mmids_cnn.devices import device
@@ -37,12 +38,15 @@ def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Termin
         terminal.note(device.describe(device.found()))
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
     terminal.note(f"data: {dataset.name}, {sizes}, fingerprint {dataset.fingerprint[:16]}")
+    # Trials are trained together where no axis changes a shape.
+    same_shapes = all(axis.leaf in config_lib.TRACED for axis in plan.axes)
+    members = min(plan.sweep.population, plan.sweep.seeds * (plan.trials if same_shapes else 1))
     notes: dict[str, None] = {}  # each once, in their order
     for settings in plan.borders():
         member = plan.member(settings, plan.experiment.seed)
         population.shared(member, dataset)
         if plan.sweep.executor == "local":
-            train.require_memory(member, dataset, min(plan.sweep.population, plan.sweep.seeds))
+            train.require_memory(member, dataset, members)
         notes |= dict.fromkeys(train.notes(member, dataset))
     if plan.sweep.search == "tpe" and plan.sweep.batch >= plan.trials:
         few = f"for {plan.trials} trials: tpe suggests all of them before it has seen a result"

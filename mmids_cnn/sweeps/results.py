@@ -21,7 +21,12 @@ from mmids_cnn.sweeps.trials import Result, Scores
 
 
 def write(
-    plan: Plan, workdir: Path, results: Sequence[Result], winner: Result | None, confirmed: Scores
+    plan: Plan,
+    workdir: Path,
+    results: Sequence[Result],
+    winner: Result | None,
+    confirmed: Scores,
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes all files; returns the content of `best.json`, which is written last.
 
@@ -32,6 +37,7 @@ def write(
       winner: the best one; None if all diverged, and there is no `best.json` then.
       confirmed: for 'winner' and, if it was trained, 'base', the scores of each seed: `seed`, `diverged` and
         `test/...`; empty without a confirmation.
+      before: the content of `best.json`, where nothing was trained since.
     """
     files.write_text(workdir / TRIALS, _csv(plan, results))
     best: dict[str, Any] = {}
@@ -49,7 +55,7 @@ def write(
         best["summary"] = _summary(plan, best)
     files.write_text(workdir / REPORT, report.page(plan, workdir, results, winner, best, confirmed))
     if best:
-        sweep_folder.write_best(workdir, best)
+        sweep_folder.write_best(workdir, best, before or {})
     return best
 
 

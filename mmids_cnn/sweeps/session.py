@@ -46,6 +46,7 @@ def run(
     files.write_sealed(
         workdir / run_folder.PROVENANCE, provenance.collect(plan.experiment, dataset, plan.sources)
     )
+    sweep_folder.set_aside(workdir, terminal.say)
     ledger = Ledger(workdir / sweep_folder.POPULATIONS, dataset.fingerprint, terminal.say)
     for result in study.results():
         ledger.adopt(result.number, result.seeds)

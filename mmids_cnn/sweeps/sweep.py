@@ -84,13 +84,16 @@ def report(workdir: Path) -> Path:
     path, best = workdir / sweep_folder.REPORT, sweep_folder.best(workdir)
     with files.lock(workdir / ".lock"), files.faults(f"writing {path}"), study.answering(plan.sweep.storage):
         name = sweep_folder.study_name(plan, workdir)
-        found = study.Study(plan, workdir, name, known["dataset"]["fingerprint"]).results()
+        try:
+            found = study.Study(plan, workdir, name, known["dataset"]["fingerprint"]).results()
+        except study.DamageError as error:
+            raise RunError(f"{error}; {again if not plan.sweep.storage else 'put a copy back'}") from error
         if best is None:
             files.write_text(path, page.page(plan, workdir, found, None, {}, {}))
         else:
             winner = trials.best(plan, found) if plan.axes else trials.OWN
             confirmed = {name: one["seeds"] for name, one in best["confirmed"].items()}
-            results.write(plan, workdir, found, winner, confirmed)
+            results.write(plan, workdir, found, winner, confirmed, best)
     return path
 
 

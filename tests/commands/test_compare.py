@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmids_cnn.storage import files
-from tests.support.processes import Place
+from tests.support.processes import Place, rewritten
 from tests.support.suite import CommandLine, undocumented
 
 
@@ -29,11 +28,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, unbroken: Path) -> Path:
     }
     for name, (seed, rate, accuracy) in results.items():
         shutil.copytree(unbroken, root / name, ignore=shutil.ignore_patterns("checkpoints"))
-        config = files.read_sealed(root / name / "config.json")
-        config["seed"], config["optimizer"]["learning_rate"] = seed, rate
-        files.write_sealed(root / name / "config.json", config)
-        result = files.read_sealed(root / name / "result.json") | {"test/accuracy": accuracy}
-        files.write_sealed(root / name / "result.json", result)
+        with rewritten(root / name) as (config, result):
+            config["seed"], config["optimizer"]["learning_rate"] = seed, rate
+            result["test/accuracy"] = accuracy
     shutil.copytree(root / "a0", root / "unfinished")
     (root / "unfinished" / "result.json").unlink()
     return root

@@ -26,7 +26,7 @@ from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import inside, report, trained
 from mmids_cnn.storage import files
 from tests.support.idx_files import digits, write_set
-from tests.support.processes import EPOCHS, PER_EPOCH, Place, content, fresh
+from tests.support.processes import EPOCHS, PER_EPOCH, Place, content, fresh, rewritten
 
 CHROMIUM = shutil.which("chromium")
 EXPERIMENT = config_lib.resolve(base.get_config())
@@ -357,9 +357,8 @@ def test_mistakes(place: Place, unbroken: Path, kind: str) -> None:
     if kind == "other data":
         labels = digits(400, 200)["test", "labels"][::-1]
         write_set(place.work / "others", digits(400, 200) | {("test", "labels"): labels})
-        config = files.read_sealed(workdir / "config.json")
-        config["dataset"]["archives"] = str(place.work / "others")
-        files.write_sealed(workdir / "config.json", config)
+        with rewritten(workdir) as (config, _):
+            config["dataset"]["archives"] = str(place.work / "others")
     before = content(workdir)
     own = {"TFDS_DATA_DIR": str(place.work / "data")} if kind == "other data" else {}
     done = place.run("run", module="report", **own)

@@ -409,6 +409,18 @@ def test_a_character_that_changed_is_not_shown(
         assert (folder / name).read_text() == before
 
 
+def test_whole_configuration_of_another_run_is_not_taken(runs: Runs, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs.work / "first", tmp_path / "run")
+    shutil.copy(runs.work / "other" / "config.json", folder)
+    done = runs.command("reproduce", f"--workdir={folder}", PYTHONPATH=runs.no_jax)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"error: {folder}/config.json: expected a configuration, found a damaged ")
+    done = runs.command("main", *ARGUMENTS, f"--workdir={folder}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{folder}/config.json: expected what was written, found a damaged file" in done.stdout
+    assert (folder / "config.json").read_text() == (runs.work / "first" / "config.json").read_text()
+
+
 def evaluated(shown: str) -> dict[str, str]:
     pattern = (
         r"(?P<split>\w+) accuracy (?P<accuracy>[\d.]+) % of (?P<count>\d+) images, loss (?P<loss>[\d.]+), "
@@ -631,9 +643,9 @@ def test_predict_many_is_for_one_channel(runs: Runs, tmp_path: Path) -> None:
     colours = {key: np.stack([one] * 3, -1) if key[1] == "images" else one for key, one in DIGITS.items()}
     idx_files.write_set(tmp_path / "archives", colours)
     shutil.copytree(runs.work / "first", tmp_path / "run")
-    config = files.read_sealed(tmp_path / "run" / "config.json")
-    config["dataset"] |= {"archives": str(tmp_path / "archives"), "data_dir": str(tmp_path / "data")}
-    files.write_sealed(tmp_path / "run" / "config.json", config)
+    folders = {"archives": str(tmp_path / "archives"), "data_dir": str(tmp_path / "data")}
+    with processes.rewritten(tmp_path / "run") as (config, _):
+        config["dataset"] |= folders
     arguments = ("--many", "--test_index=0", f"--workdir={tmp_path / 'run'}")
     done = runs.command("predict", *arguments, PYTHONPATH=runs.no_jax)
     assert done.stderr == "error: --many: expected a network for 1 channel, found one for 3; leave it out\n"
@@ -692,9 +704,8 @@ def test_data_that_changed_since_are_refused(runs: Runs, tmp_path: Path, module:
     shutil.copytree(runs.work / "first", tmp_path / "copy")
     labels = DIGITS["test", "labels"][::-1]
     idx_files.write_set(tmp_path / "others", DIGITS | {("test", "labels"): labels})
-    config = files.read_sealed(tmp_path / "copy" / "config.json")
-    config["dataset"]["archives"] = str(tmp_path / "others")
-    files.write_sealed(tmp_path / "copy" / "config.json", config)
+    with processes.rewritten(tmp_path / "copy") as (config, _):
+        config["dataset"]["archives"] = str(tmp_path / "others")
     picture = ["--test_index=0"] if module == "predict" else []
     done = runs.command(module, f"--workdir={tmp_path / 'copy'}", *picture)
     assert re.match(r"error: .*expected the data .*fingerprint", done.stderr), done

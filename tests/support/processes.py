@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mmids_cnn.runs import folder as run_folder
-from mmids_cnn.storage import checkpoints, digests
+from mmids_cnn.storage import checkpoints, digests, files
 from tests.support import forking as forking_lib
 from tests.support import idx_files
 from tests.support.forking import Forking
@@ -231,6 +231,15 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def rewritten(workdir: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Configuration and result of a finished run, to be changed: they are then sealed as if they were so."""
+    config, result = (files.read_sealed(workdir / name) for name in (run_folder.CONFIG, run_folder.RESULT))
+    yield config, result
+    files.write_sealed(workdir / run_folder.CONFIG, config)
+    run_folder.write_result(workdir, result)
 
 
 def fresh(source: Path, target: Path) -> Path:

@@ -247,6 +247,7 @@ def test_terminated_while_a_population_trains_it_saves_where_it_is(folder: Path,
                 break
             time.sleep(0.1)
         (before,) = saved()
+        time.sleep(1)  # a piece takes half of it
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
@@ -292,7 +293,7 @@ def test_finished_sweep_that_was_moved_names_its_folder_of_now(
         best["summary"],
         f"{best['summary']}\nreport: {workdir}/report.html",
     ):  # of an earlier version
-        sweep_folder.write_best(again, {**best, "summary": lead})
+        sweep_folder.write_best(again, {**best, "summary": lead}, {})
         sweeping.run(a_plan, again)
         first, *lines = capsys.readouterr().out.splitlines()
         assert first == f"{again}: finished already; its result:"
@@ -366,17 +367,50 @@ def test_damaged_file_of_a_finished_sweep(
     content = (again / name).read_text()
     assert old in content
     (again / name).write_text(content.replace(old, new, 1))
-    if name == "optuna.log":  # it is read where there is something left to do
-        (again / "best.json").unlink()
     with counting() as counter:
         sweeping.run(a_plan, again)
     assert counter.jobs == []
+    assert sweep_folder.check(again, a_plan)  # now there is nothing left to mend
     if name != "optuna.log":  # where the value of a pruned trial, which nothing depends on, may be changed
         assert capsys.readouterr().out.count(f"{again / name}: expected ") == 1
     assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
     for beside in ("sweep.json", "trials.csv", "winner.py"):
         found, expected = ((one / beside).read_text().splitlines() for one in (again, workdir))
         assert found[1:] == expected[1:]  # the first one of `winner.py` names the folder
+
+
+@pytest.mark.parametrize("of", ["populations", "confirm"])
+def test_damaged_file_about_members_of_a_finished_sweep(
+    whole: tuple[plan.Plan, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], of: str
+) -> None:
+    """Their trials are known from the record; a confirmation is trained again, to the same bits."""
+    a_plan, workdir = whole
+    again = copied(workdir, tmp_path)
+    path = sorted((again / of).glob("*.json"))[0]
+    path.write_text(path.read_text().replace('"step": ', '"step": 1', 1))
+    sweeping.run(a_plan, again)
+    aside = path.with_suffix(".damaged")
+    said = f"{path}: expected what was written, found a damaged file; kept as {aside.name}"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert aside.exists() and sweep_folder.check(again, a_plan)
+    assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
+
+
+def test_report_does_not_vouch_for_damaged_networks(
+    whole: tuple[plan.Plan, Path], tmp_path: Path, command_line: CommandLine
+) -> None:
+    """The sweep's command trains them again afterwards."""
+    a_plan, workdir = whole
+    again = copied(workdir, tmp_path)
+    path = sorted((again / "confirm").glob("*.npz"))[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert command_line("report", f"--workdir={again}").returncode == 0
+    assert sweep_folder.check(again, a_plan) is None
+    sweeping.run(a_plan, again)
+    assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
+    assert sweep_folder.check(again, a_plan)
 
 
 def test_another_sweep_is_refused_where_the_plan_is_damaged(

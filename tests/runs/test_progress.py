@@ -53,3 +53,15 @@ def test_sweep_over_networks_of_which_one_fits_no_memory(small: data.Dataset, tm
     plan = sweeping.make(tmp_path, sweep__space__model__channels="choice((4,), (65536, 65536))")
     with pytest.raises(ConfigError, match=r"config\.model: expected a network .* lower --config\.model\."):
         sweep_progress.introduce(plan, small, Path("sweep"), Terminal("none"))
+
+
+def test_trials_that_are_trained_together_fill_the_memory_together(
+    small: data.Dataset, tmp_path: Path
+) -> None:
+    """Those of a setting that changes no shape, not those of one that does: a trial is then by itself."""
+    many = {"sweep__population": 10**7, "sweep__seeds": 10**6, "sweep__search": "random", "sweep__trials": 10}
+    together = sweeping.make(tmp_path, **many)
+    with pytest.raises(ConfigError, match=r"10,000,000 of them at once; .*--config\.sweep\.population"):
+        sweep_progress.introduce(together, small, Path("sweep"), Terminal("none"))
+    few = many | {"sweep__seeds": 10, "sweep__space__model__channels": "choice((1,), (2,))"}
+    sweep_progress.introduce(sweeping.make(tmp_path, **few), small, Path("sweep"), Terminal("none"))

@@ -107,13 +107,19 @@ def damaged(workdir: Path) -> list[str]:
 
 def damaged_populations(workdir: Path) -> list[str]:
     """Names of files about members that are damaged; a session trains those members again."""
-    found = list[str]()
-    for folder in (POPULATIONS, CONFIRM):
-        for path in sorted((workdir / folder).glob("*.json")):
-            try:
-                files.read_sealed(path)
-            except RunError:
-                found.append(f"{folder}/{path.name}")
+    return [f"{x.parent.name}/{x.name}" for x, content in populations(workdir).items() if content is None]
+
+
+def populations(workdir: Path) -> dict[Path, dict[str, Any] | None]:
+    """What each file about members holds, those of the confirmation last; None where it is damaged."""
+    found: dict[Path, dict[str, Any] | None] = {}
+    for path in (
+        path for folder in (POPULATIONS, CONFIRM) for path in sorted((workdir / folder).glob("*.json"))
+    ):
+        found[path] = None
+        with contextlib.suppress(RunError):
+            content = files.read_sealed(path)
+            found[path] = content if {"seconds", "members", "device"} <= content.keys() else None
     return found
 
 

@@ -11,13 +11,11 @@ from typing import Any, NamedTuple
 
 from mmids_cnn import metrics, model
 from mmids_cnn.console.terminal import clock, counted
-from mmids_cnn.errors import RunError
 from mmids_cnn.pages import page as pages
 from mmids_cnn.pages.axes import height
 from mmids_cnn.pages.statistics import spread
 from mmids_cnn.runs import compare, provenance
 from mmids_cnn.runs import folder as run_folder
-from mmids_cnn.storage import files
 from mmids_cnn.sweeps import figures, importance
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps.plan import Plan
@@ -46,18 +44,15 @@ class Cost(NamedTuple):
 def cost(workdir: Path) -> Cost:
     """What the trials in a folder cost; a file that is damaged counts nothing."""
     seconds, total, devices, ended = dict[int, float](), 0.0, set[str](), ""
-    for folder in (sweep_folder.POPULATIONS, sweep_folder.CONFIRM):
-        for path in sorted((workdir / folder).glob("*.json")):
-            try:
-                content = files.read_sealed(path)
-            except RunError:
-                continue
-            took, members = sum(content["seconds"].values()), content["members"]
-            total += took
-            devices.add(content["device"])
-            ended = max(ended, content.get("ended", ""))  # an earlier version has none
-            for one in members if folder == sweep_folder.POPULATIONS else ():
-                seconds[one["trial"]] = seconds.get(one["trial"], 0.0) + took / len(members)
+    for path, content in sweep_folder.populations(workdir).items():
+        if content is None:
+            continue
+        took, members = sum(content["seconds"].values()), content["members"]
+        total += took
+        devices.add(content["device"])
+        ended = max(ended, content.get("ended", ""))  # an earlier version has none
+        for one in members if path.parent.name == sweep_folder.POPULATIONS else ():
+            seconds[one["trial"]] = seconds.get(one["trial"], 0.0) + took / len(members)
     return Cost(seconds, total, sorted(devices), ended)
 
 

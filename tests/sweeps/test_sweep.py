@@ -379,15 +379,19 @@ def test_damaged_file_of_a_finished_sweep(
         assert found[1:] == expected[1:]  # the first one of `winner.py` names the folder
 
 
+@pytest.mark.parametrize("swapped", [False, True], ids=["digit", "other file"])
 @pytest.mark.parametrize("of", ["populations", "confirm"])
 def test_damaged_file_about_members_of_a_finished_sweep(
-    whole: tuple[plan.Plan, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], of: str
+    whole: tuple[plan.Plan, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], of: str, swapped: bool
 ) -> None:
     """Their trials are known from the record; a confirmation is trained again, to the same bits."""
     a_plan, workdir = whole
     again = copied(workdir, tmp_path)
     path = sorted((again / of).glob("*.json"))[0]
-    path.write_text(path.read_text().replace('"step": ', '"step": 1', 1))
+    if swapped:  # with another file that is whole
+        path.write_text((again / "sweep.json").read_text())
+    else:
+        path.write_text(path.read_text().replace('"step": ', '"step": 1', 1))
     sweeping.run(a_plan, again)
     aside = path.with_suffix(".damaged")
     said = f"{path}: expected what was written, found a damaged file; kept as {aside.name}"

@@ -46,7 +46,7 @@ def make(experiment: config_lib.Experiment, train: data.Split) -> Feed:
 def _resident_steps(batch_size: int, population: int | None, devices: int) -> Any:
     """One jitted function for all feeds alike: JAX compiles it once for equal shapes."""
     steps: Any = functools.partial(steps_resident, batch_size=batch_size)
-    sharing = members.devices(population or 1)
+    sharing = members.sharing(population or 1)
     each = members.over_members(lambda member, *shared: steps(*member, *shared), population, sharing)
 
     def advance(state: TrainState, order: Array, *shared: Array) -> TrainState:

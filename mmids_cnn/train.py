@@ -88,7 +88,7 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def devices(self) -> int:
         """How many devices train it, sharing out a population's members, or the examples of a batch."""
-        return max(self.program.cut.devices, members_lib.devices(self.population or 1))
+        return max(self.program.cut.devices, members_lib.sharing(self.population or 1))
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -235,7 +235,7 @@ def init_population(experiments: Sequence[config_lib.Experiment], dataset: data.
         raise ValueError(f"experiments: expected one program for all, got {len(programs)}")
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *map(optimizer.hyperparams, experiments))
     made = programs.pop()
-    if members_lib.devices(len(experiments)) > 1:  # each member then stays on its device
+    if members_lib.sharing(len(experiments)) > 1:  # each member then stays on its device
         made = dataclasses.replace(made, cut=made.cut._replace(devices=1))
     return _init(len(experiments))(stacked, made, dataset.image_shape)
 

@@ -14,10 +14,8 @@ _EDGE = 0.15  # of the level of ink: what is fainter is no soft edge of a stroke
 _EDGE_SDS, _INK_SDS = 3, 5  # of the paper's noise, which edges and strokes exceed
 _SPECK = 1e-4, 0.03  # of the page and of the largest stroke: what is smaller is no stroke
 _ACROSS, _THIN = 0.9, 0.1  # of the page's sides: ruled lines are longer than one, thinner than the other
-_RULED_SIDE, _RULED_SLOPE = (
-    256,
-    14,
-)  # of the grid that lines are looked for in; they tilt by 3 degrees at most
+_RULED_SIDE = 256  # of the grid that ruled lines are looked for in, at most
+_RULED_SLOPE = 14  # rows of that grid by which a line rises or falls at most: 3 degrees
 _RULED, _RULES = 0.6, (3, 5)  # a line is as long, of a side; so many across or down make a page a ruled one
 _ON_LINES = 0.6  # of a stroke's ink: with more of it on ruled lines it is made of them
 _BELONGS = 0.25  # of the columns of the narrower of two strokes: as many in common make them one digit
@@ -165,20 +163,20 @@ def _ruled(ink: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     fill = [(0, -side % factor) for side in ink.shape]
     blocks = np.pad(ink, fill).reshape(-(-ink.shape[0] // factor), factor, -1, factor)
     small = np.asarray(blocks.any((1, 3)))
-    across, down = _lines(small), _lines(small.T)
-    if len(across[1]) < _RULES[0] and len(down[1]) < _RULES[1]:
+    (across, rows), (down, columns) = _lines(small), _lines(small.T)
+    if rows < _RULES[0] and columns < _RULES[1]:
         return np.zeros_like(ink)
-    lines = ndimage.binary_dilation(across[0] | down[0].T, np.ones((3, 3)))
+    lines = ndimage.binary_dilation(across | down.T, np.ones((3, 3)))
     return lines.repeat(factor, 0).repeat(factor, 1)[: ink.shape[0], : ink.shape[1]]
 
 
-def _lines(ink: Bool[np.ndarray, "h w"]) -> tuple[Bool[np.ndarray, "h w"], Int[np.ndarray, " n"]]:
-    """Long straight lines from left to right, all of the slope that most ink is on; and where they begin."""
+def _lines(ink: Bool[np.ndarray, "h w"]) -> tuple[Bool[np.ndarray, "h w"], int]:
+    """Long straight lines from left to right, all of the slope that most ink is on; and their number."""
     height, width = ink.shape
     margin = 2 * _RULED_SLOPE  # lines that slope come in from above and below
     framed, page = (np.pad(array, ((margin, margin), (0, 0))) for array in (ink, np.ones_like(ink)))
     first, columns = np.arange(height + margin)[:, None] + _RULED_SLOPE, np.arange(width)
-    lines, begins, most = np.zeros_like(framed), np.zeros(0, int), 0.0
+    lines, count, most = np.zeros_like(framed), 0, 0.0
     for rise in range(-_RULED_SLOPE, _RULED_SLOPE + 1):
         at = first + np.rint(rise * np.linspace(0, 1, width)).astype(int)
         shares = framed[at, columns].sum(1) / np.maximum(page[at, columns].sum(1), width / 16)
@@ -187,8 +185,8 @@ def _lines(ink: Bool[np.ndarray, "h w"]) -> tuple[Bool[np.ndarray, "h w"], Int[n
             most = shares[long].sum()
             lines = np.zeros_like(framed)
             lines[at[long], columns] = True
-            begins = np.flatnonzero(long & ~np.roll(long, 1))
-    return lines[margin:-margin], begins
+            count = int((long & ~np.roll(long, 1)).sum())
+    return lines[margin:-margin], count
 
 
 def _connected(ink: Bool[np.ndarray, "h w"], soft: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:

@@ -13,7 +13,7 @@ from mmids_cnn.devices import mesh
 _BUSY = 0.75  # of a CPU's cores: where fewer would have a member to train, all share each one's batches
 
 
-def devices(members: int) -> int:
+def sharing(members: int) -> int:
     """How many devices share out a population's members; 1 where each member is rather trained by all.
 
     Members need nothing of one another, so that whole ones on a core of their own lose no time to exchanges.

@@ -8,6 +8,7 @@ those of other devices than a CPU.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -105,10 +106,15 @@ def _is_ours(part: Any) -> bool:
 
 def _sources() -> str | None:
     """A digest of this package's files; None where one was changed since, or just before, their import."""
+    paths = sorted(_PACKAGE.rglob("*.py"))
+    return _digest(tuple(paths)) if all(path.stat().st_mtime <= _SINCE for path in paths) else None
+
+
+@functools.cache
+def _digest(paths: Sequence[Path]) -> str:
+    """A digest of files, which each program of a process asks for."""
     digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        if path.stat().st_mtime > _SINCE:
-            return None
+    for path in paths:
         digest.update(f"{path.relative_to(_PACKAGE)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

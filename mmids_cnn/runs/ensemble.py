@@ -1,6 +1,8 @@
 """Several networks, or several views of an image, as one classifier: by the mean of their probabilities."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -53,9 +55,13 @@ def scores(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict
       logits: `[n, classes]`.
       labels: `[n]`.
     """
-    add_up = compilation.run_once(sums.add_up, static_argnames="names")
-    means = add_up(tuple(names), logits, labels, np.ones(len(labels), bool)).means("")
+    means = _add_up()(tuple(names), logits, labels, np.ones(len(labels), bool)).means("")
     return {name.removeprefix("/"): value for name, value in means.items()}
+
+
+@functools.cache
+def _add_up() -> Any:
+    return compilation.run_once(sums.add_up, static_argnames="names")
 
 
 def _moved(images: np.ndarray, down: int, right: int) -> np.ndarray:

@@ -113,22 +113,22 @@ def damaged_populations(workdir: Path) -> list[str]:
 def populations(workdir: Path) -> dict[Path, dict[str, Any] | None]:
     """What each file about members holds, those of the confirmation last; None where it is damaged."""
     found: dict[Path, dict[str, Any] | None] = {}
-    for path in (
-        path for folder in (POPULATIONS, CONFIRM) for path in sorted((workdir / folder).glob("*.json"))
-    ):
-        found[path] = None
-        with contextlib.suppress(RunError):
-            content = files.read_sealed(path)
-            found[path] = content if {"seconds", "members", "device"} <= content.keys() else None
+    for folder in (POPULATIONS, CONFIRM):
+        for path in sorted((workdir / folder).glob("*.json")):
+            found[path] = None
+            with contextlib.suppress(RunError):
+                content = files.read_sealed(path)
+                found[path] = content if {"seconds", "members", "device"} <= content.keys() else None
     return found
 
 
 def set_aside(workdir: Path, say: Callable[[str], None]) -> None:
     """Moves damaged files about members out of the way of those that are written anew."""
-    for name in damaged_populations(workdir):
-        aside = (workdir / name).with_suffix(".damaged")
-        os.replace(workdir / name, aside)
-        say(f"{workdir / name}: expected what was written, found a damaged file; kept as {aside.name}")
+    for path, content in populations(workdir).items():
+        if content is None:
+            aside = path.with_suffix(".damaged")
+            os.replace(path, aside)
+            say(f"{path}: expected what was written, found a damaged file; kept as {aside.name}")
 
 
 def write_best(workdir: Path, best: Mapping[str, Any], before: Mapping[str, Any]) -> None:

@@ -138,12 +138,24 @@ def test_entries_that_nobody_asked_for_in_a_month_are_removed(folder: Path) -> N
     assert not old.exists() and young.exists() and len(list(folder.glob("program-*"))) == 2
 
 
+# The command, as if the sources had been there for long, which they are not where one is at work on them.
+COMMAND = """
+import runpy, time
+import jax
+from mmids_cnn.devices import programs
+programs._SINCE = time.time()
+jax.config.update("jax_log_compiles", True)
+runpy.run_module("mmids_cnn.main", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_second_command_traces_no_step(place: Place, tmp_path: Path) -> None:
     """And has the bits of the first one."""
-    extra = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_LOG_COMPILES": "1"}
+    environment = place.environment(XDG_CACHE_HOME=str(tmp_path / "cache"))
     results = []
     for workdir in ("first", "second"):
-        done = place.run(workdir, "--config.num_epochs=1", **extra)
+        arguments = place.command(workdir, "--config.num_epochs=1")[3:]
+        done = place.forking(place.work, *arguments, code=COMMAND, environment=environment)
         assert done.returncode == 0
         assert "jit(init)" in done.stderr and ("jit(advance)" in done.stderr) == (workdir == "first")
         results.append(files.read_sealed(place.work / workdir / "result.json")["fingerprint"])

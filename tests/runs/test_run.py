@@ -741,7 +741,8 @@ def test_another_run_at_work_whose_lock_file_was_deleted(runs: Runs, tmp_path: P
     assert done.returncode == 2
 
 
-def test_summary_of_a_result(runs: Runs) -> None:
+def test_summary_of_a_result(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no page of a run, as there is after `make run`
     result = read(runs.work / "first", "result.json") | {"seconds/total": 12.34, "test/accuracy": 0.98765}
     text = run_folder.summary(result | {"test/count": 10_000, "step": 4690, "epoch": 10.0}, Path("runs/base"))
     assert text.startswith("test accuracy 98.77 % of 10,000 images ")

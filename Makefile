@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint types quick unit format reproduce plain bench bench-gpu gpu-program scaling sweeps recipes pictures notebook torture readme clean
+.PHONY: help setup run check test lint types quick unit soak format reproduce plain bench bench-gpu gpu-program scaling sweeps recipes pictures notebook torture readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -24,7 +24,7 @@ run: setup ## train the reference CNN on MNIST: experiments/base.py
 
 check: lint types quick ## lint, types and the quick tests, in about a minute
 
-test: lint types unit ## all checks: lint, types, tests; compiled programs are kept for the next time
+test: lint types unit ## lint, types, tests, in five minutes; compiled programs are kept for the next time
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -35,10 +35,13 @@ types: setup
 	$(BIN)/mypy
 
 quick: setup
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not soak"
 
 unit: setup
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
+
+soak: setup ## the other half of the tests: processes killed and starved, old folders, more of the same
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m soak
 
 format: setup ## format the code and sort its imports
 	$(BIN)/ruff check --fix --select I .

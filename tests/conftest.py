@@ -37,11 +37,27 @@ SLOW_FILES = (
     "test_experiments.py",
     "test_photographs.py",
 )
+SOAK_FILES = (  # what whole processes promise: killed, starved, years later, installed, on several nodes
+    "test_before.py",
+    "test_benchmarks.py",
+    "test_cluster.py",
+    "test_faults.py",
+    "test_interrupt.py",
+    "test_other_writers.py",
+    "test_own.py",
+    "test_patience.py",
+    "test_photographs.py",
+    "test_torture.py",
+    "test_walkthrough.py",
+    "test_wheel.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what `make check` leaves out."""
+    """Marks what `make check` leaves out, and what `make test` leaves to `make soak`."""
     for item in items:
+        if item.path.name in SOAK_FILES:
+            item.add_marker("soak")
         slow = item.path.parent.name in SLOW or item.path.name in SLOW_FILES
         if slow and item.path.name != "test_layout.py":
             item.add_marker("slow")

@@ -132,6 +132,7 @@ def test_numbers_are_uniform_and_independent() -> None:
     assert np.abs(np.corrcoef(u.T) - np.eye(9)).max() < 0.04
 
 
+@pytest.mark.soak
 def test_images_differ_by_place_step_and_seed() -> None:
     image = np.repeat(pictures((9, 9, 1), 1), 8, 0)
     first = changed(image, rotation=90.0)
@@ -142,6 +143,7 @@ def test_images_differ_by_place_step_and_seed() -> None:
         assert (changed(image, rotation=90.0, **other) != first).any((1, 2, 3)).all()
 
 
+@pytest.mark.soak
 def test_ink_of_a_digit_stays_about_what_it_was(mnist: data.Dataset) -> None:
     images = np.asarray(mnist.splits["train"].images[:500])
     after = changed(images, shift=2.0, rotation=10.0, scale=0.1).sum((1, 2, 3), dtype=float)

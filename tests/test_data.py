@@ -237,6 +237,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_leaves_nothing_that_is_trusted(tmp_path: Path, moment: str) -> None:
     killed(own(tmp_path), MOMENTS[moment])

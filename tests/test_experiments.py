@@ -42,6 +42,7 @@ def test_header_has_the_recorded_accuracy(name: str) -> None:
     assert " ".join(expected.split()) in " ".join(header.split())
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("path", SINGLE, ids=[path.stem for path in SINGLE])
 def test_experiment_fits_its_images(path: Path, small: data.Dataset, batch_of: BatchOf) -> None:
     """In the abstract: what the recipes are made of is trained in the tests of each."""
@@ -52,6 +53,7 @@ def test_experiment_fits_its_images(path: Path, small: data.Dataset, batch_of: B
     assert shapes[0] == shapes[1] and "accuracy" in sums.totals
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["base", "fast", "own_network", "own_parts"])
 def test_experiment_trains_two_steps(name: str, small: data.Dataset) -> None:
     experiment = config_lib.resolve(experiment_file.load(name))

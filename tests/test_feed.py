@@ -60,9 +60,11 @@ def test_a_step_trains_on_the_examples_that_the_order_names(vary: Vary, small: d
     ("batch_size", "channels", "pieces"),
     [
         (128, (16, 32, 32), [(0, 2), (2, 5), (7, 1), (8, 8)]),  # 8 steps, the last of 104; chunks of 3
-        (333, (2,), [(0, 1), (1, 3), (4, 2), (6, 2)]),  # 4 steps, the last of a single example
+        pytest.param(  # 4 steps, the last of a single example
+            *(333, (2,), [(0, 1), (1, 3), (4, 2), (6, 2)]), marks=pytest.mark.soak
+        ),
         # One part a step and few channels: where XLA once fused the taking of a batch into its loss.
-        (32, (4,), [(0, 13), (13, 19), (32, 5)]),
+        pytest.param(*(32, (4,), [(0, 13), (13, 19), (32, 5)]), marks=pytest.mark.soak),
     ],
 )
 def test_resident_and_streamed_give_the_same_bits(
@@ -83,6 +85,7 @@ def test_resident_and_streamed_give_the_same_bits(
     assert digests(resident) == digests(streamed)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 def test_batch_of_more_than_all_examples_is_one_of_all(
     vary: Vary, small: data.Dataset, placement: str
@@ -154,6 +157,7 @@ def test_placement(
     assert type(feed.make(vary(dataset={"placement": placement}), small.splits["train"])) is kind
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 def test_a_feed_keeps_the_orders_of_two_seeds_apart(vary: Vary, small: data.Dataset, placement: str) -> None:
     experiments = [vary(seed=seed, model=TINY, dataset={"placement": placement}) for seed in (0, 1)]
@@ -252,7 +256,11 @@ def trained_on(
 
 @pytest.mark.parametrize(
     ("placement", "batch_size"),
-    [("resident", 128), ("streamed", 512), ("resident", 251)],
+    [
+        ("resident", 128),
+        pytest.param("streamed", 512, marks=pytest.mark.soak),
+        pytest.param("resident", 251, marks=pytest.mark.soak),
+    ],
     ids=lambda value: value if isinstance(value, str) else f"batch {value}",
 )
 def test_number_of_devices_changes_no_bit(
@@ -268,6 +276,7 @@ def test_number_of_devices_changes_no_bit(
     assert trained_on(1, experiment, small, 3) == trained_on(2, experiment, small, 3)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "model",
     [
@@ -299,6 +308,7 @@ def test_accelerators_share_a_batch(
         np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.soak
 def test_nothing_is_compiled_after_the_first_piece_of_a_population(
     vary: Vary, small: data.Dataset, compilations: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +323,7 @@ def test_nothing_is_compiled_after_the_first_piece_of_a_population(
     assert counts[1:] == [counts[1]] * (len(counts) - 1)
 
 
+@pytest.mark.soak
 def test_number_of_devices_changes_no_bit_of_large_images(vary: Vary) -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (64, 192, 192, 3), np.uint8)

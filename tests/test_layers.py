@@ -25,6 +25,7 @@ SHAPES = [  # batch, height, width, channels, features, rows, columns
     (2, 4, 4, 3, 4, 1, 1),
     (2, 6, 3, 5, 4, 7, 1),  # larger than the image
 ]
+SOME_SHAPES = [*SHAPES[:4], *(pytest.param(shape, marks=pytest.mark.soak) for shape in SHAPES[4:])]
 
 
 def sample(shape: Any, dtype: Any = np.float32, seed: Any = 0) -> Any:
@@ -95,17 +96,18 @@ def assert_same(function: Any, reference: Any, arguments: Any, tolerance: Any) -
         )
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SOME_SHAPES)
 def test_convolution_is_laxs(shape: Any) -> None:
     images, kernel, _ = sample(shape)
     assert_same(layers.convolution, native_convolution, (images, kernel), 3e-6)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SOME_SHAPES)
 def test_block_is_conv_relu_pool(shape: Any) -> None:
     assert_same(fast_block, native_block, sample(shape), 3e-6)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", SHAPES[1:3])
 def test_float64_is_kept_and_exact(shape: Any, form: str) -> None:
@@ -116,6 +118,7 @@ def test_float64_is_kept_and_exact(shape: Any, form: str) -> None:
         assert_same(function, native, arguments, 1e-13)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [(2, 6, 7, 5, 3, 3, 3), (2, 5, 4, 2, 3, 5, 5)])
 def test_gradients_are_finite_differences(shape: Any, form: str) -> None:
@@ -139,12 +142,14 @@ def test_gradient_goes_to_the_first_of_equal_maxima(place: Any) -> None:
     np.testing.assert_array_equal(gradient.ravel(), np.arange(4) == place)
 
 
+@pytest.mark.soak
 def test_rows_of_a_batch_are_independent() -> None:
     images, kernel, bias = sample((5, 14, 14, 16, 8, 3, 3))
     whole = fast_block(images, kernel, bias)
     np.testing.assert_allclose(whole[2:3], fast_block(images[2:3], kernel, bias), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("form", "shared"),
     [("block", True), ("block", False), ("convolution", True), ("convolution", False), ("max_pool", False)],
@@ -192,6 +197,7 @@ def accelerators_block(images: Any, kernel: Any, bias: Any) -> Any:
     return nn.relu(pooled + bias[:, None, None, None]).transpose(3, 1, 2, 0)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("shape", SHAPES)
 def test_form_for_accelerators_is_conv_relu_pool(shape: Any) -> None:
     assert_same(accelerators_block, native_block, sample(shape), 3e-6)
@@ -217,6 +223,7 @@ def test_platforms_get_their_forms_without_a_scatter() -> None:
         assert "scatter" not in text
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("batch", "side", "channels"), [(1, 14, 16), (32, 7, 32)])
 def test_gradient_that_is_exactly_zero_is_a_rounding(batch: int, side: int, channels: int) -> None:
     """Only the first pixel counts: taps above it and on its left meet padding alone."""

@@ -50,6 +50,7 @@ def test_fit_goes_on_where_it_is_told_to_skip(vary: Vary, small: data.Dataset) -
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.state.params))
 
 
+@pytest.mark.soak
 def test_population_goes_on_from_the_step_of_those_that_did_not_diverge(
     vary: Vary, small: data.Dataset
 ) -> None:

@@ -67,6 +67,7 @@ def test_forward_agrees_with_numpy_on_real_images(
     assert (abs(got - want) <= bound).all()
 
 
+@pytest.mark.soak
 def test_gradient_of_the_network_agrees_with_finite_differences(
     experiment: config_lib.Experiment, small: data.Dataset, batch_of: BatchOf
 ) -> None:

@@ -40,6 +40,7 @@ def assert_equal_to_rounding(got: train.TrainState, want: train.TrainState) -> N
     assert got.sums.count == want.sums.count
 
 
+@pytest.mark.soak
 def test_a_step_is_the_same_without_jit(vary: Vary, small: data.Dataset, batch_of: BatchOf) -> None:
     tiny = {"channels": (2,), "kernel_size": 1}  # every operation is compiled by itself
     state = train.init_state(vary(model=tiny, optimizer={"b1": 0.0}, batch_size=16), small)

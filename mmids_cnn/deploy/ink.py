@@ -173,20 +173,22 @@ def _ruled(ink: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 def _lines(ink: Bool[np.ndarray, "h w"]) -> tuple[Bool[np.ndarray, "h w"], int]:
     """Long straight lines from left to right, all of the slope that most ink is on; and their number."""
     height, width = ink.shape
-    margin = 2 * _RULED_SLOPE  # lines that slope come in from above and below
-    framed, page = (np.pad(array, ((margin, margin), (0, 0))) for array in (ink, np.ones_like(ink)))
-    first, columns = np.arange(height + margin)[:, None] + _RULED_SLOPE, np.arange(width)
-    lines, count, most = np.zeros_like(framed), 0, 0.0
-    for rise in range(-_RULED_SLOPE, _RULED_SLOPE + 1):
-        at = first + np.rint(rise * np.linspace(0, 1, width)).astype(int)
-        shares = framed[at, columns].sum(1) / np.maximum(page[at, columns].sum(1), width / 16)
+    rises = np.arange(-_RULED_SLOPE, _RULED_SLOPE + 1)
+    lifts = np.rint(rises[:, None] * np.linspace(0, 1, width)).astype(int)
+    y, x = np.nonzero(ink)
+    lines, count, most = np.zeros_like(ink), 0, 0.0
+    for lift in lifts:  # a line begins `_RULED_SLOPE` rows above the page or lower, so that it may slope in
+        inked = np.bincount(y - lift[x] + _RULED_SLOPE, minlength=height + 2 * _RULED_SLOPE)
+        on_page = np.convolve(
+            np.bincount(_RULED_SLOPE - lift, minlength=2 * _RULED_SLOPE + 1), np.ones(height)
+        )
+        shares = inked / np.maximum(on_page, width / 16)
         long = shares > _RULED
         if shares[long].sum() > most:
             most = shares[long].sum()
-            lines = np.zeros_like(framed)
-            lines[at[long], columns] = True
+            lines = long[np.arange(height)[:, None] - lift + _RULED_SLOPE]
             count = int((long & ~np.roll(long, 1)).sum())
-    return lines[margin:-margin], count
+    return lines, count
 
 
 def _connected(ink: Bool[np.ndarray, "h w"], soft: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:

@@ -36,6 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, unbroken: Path) -> Path:
     return root
 
 
+@pytest.mark.soak
 def test_groups_over_seeds(runs: Path, command_line: CommandLine) -> None:
     done = command_line(
         "compare", *(str(runs / name) for name in ("a0", "a1", "a2", "unfinished", "b0", "deep"))

@@ -22,7 +22,7 @@ import pytest
 
 from experiments import base
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, model
+from mmids_cnn import data, score
 from mmids_cnn.deploy import draw_page, reader
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import trained
@@ -140,7 +140,7 @@ def test_logits_are_those_of_jax(page: Page, monkeypatch: pytest.MonkeyPatch) ->
     for index, step in enumerate(steps):
         found, dataset = loaded(page, monkeypatch, str(step))
         images = np.asarray(dataset.splits["test"].images[:200])
-        expected = model.apply(found.network, found.variables, jnp.asarray(images))
+        expected = score.logits(found.network, found.variables, images)
         np.testing.assert_allclose(logits_of(page.run, images, index), expected, atol=1e-4)
         assert np.ptp(expected, 0).min() > 0.1  # they are not alike for all images
 
@@ -153,7 +153,7 @@ def test_factors_may_be_negative(pages: dict[str, Page], monkeypatch: pytest.Mon
         params[name] = {**params[name], "scale": -params[name]["scale"]}
     found = found._replace(variables={**found.variables, "params": params})
     images = np.asarray(dataset.splits["test"].images[:20])
-    expected = model.apply(found.network, found.variables, jnp.asarray(images))
+    expected = score.logits(found.network, found.variables, images)
     text, _ = draw_page.page("norm_net", dataset, found, [], np.zeros((500, 10)), [])
     with inside(text)[1] as run:
         np.testing.assert_allclose(logits_of(run, images), expected, atol=1e-4)
@@ -226,7 +226,7 @@ def test_digits_that_nobody_here_drew(conv_page: Page) -> None:
 def test_examples(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     found, dataset = loaded(page, monkeypatch, "newest")
     test = dataset.splits["test"]
-    logits = np.asarray(model.apply(found.network, found.variables, jnp.asarray(test.images)))
+    logits = score.logits(found.network, found.variables, test.images)
     wrong = int((logits.argmax(1) != test.labels).sum())
     examples = page.data["examples"]
     assert len(examples) == 12 + min(12, wrong)
@@ -258,9 +258,7 @@ def test_names_stay_text_and_the_newest_checkpoints_fit(
     found, dataset = loaded(conv_page, monkeypatch, "newest")
     name = "</script><script>alert('&')</script>"
     dataset = dataclasses.replace(dataset, name=name, declared=(name, *"bcdefghij"))
-    logits = np.asarray(
-        model.apply(found.network, found.variables, jnp.asarray(dataset.splits["test"].images))
-    )
+    logits = score.logits(found.network, found.variables, dataset.splits["test"].images)
     others = [found._replace(step=step) for step in (400, 300, 200, 100)]  # the newest first
     text, count = draw_page.page("conv_net", dataset, found, others, logits, [])
     assert count == 5

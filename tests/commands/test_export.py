@@ -62,7 +62,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides"), [("conv", ()), ("norm", NORM), ("own", OWN)], ids=["conv_net", "norm_net", "own"]
+    ("name", "overrides"),
+    [
+        pytest.param("conv", (), id="conv_net"),
+        pytest.param("norm", NORM, id="norm_net", marks=pytest.mark.soak),
+        pytest.param("own", OWN, id="own", marks=pytest.mark.soak),
+    ],
 )
 def test_others_give_the_same_answers_on_all_test_images(
     place: Place, name: str, overrides: tuple[str, ...]
@@ -155,6 +160,7 @@ def test_checkpoint_before_the_end(place: Place, unbroken: Path) -> None:
     assert f"a checkpoint before its end after step {steps[-1]}." in card
 
 
+@pytest.mark.soak
 def test_several_runs_as_one(place: Place, unbroken: Path) -> None:
     assert place.run("norm", "--config.num_epochs=1", *NORM).returncode == 0
     exported(place, "--workdir=norm", f"--workdir={unbroken}")
@@ -172,6 +178,7 @@ def test_several_runs_as_one(place: Place, unbroken: Path) -> None:
     assert len(metadata(folder / "model.onnx")["fingerprint"].split(", ")) == 2
 
 
+@pytest.mark.soak
 def test_sweep_is_exported_as_an_ensemble_and_drawn_for(tmp_path: Path, command_line: CommandLine) -> None:
     archives = sweeping.write_archives(tmp_path / "digits")
     leaves: dict[str, Any] = {"sweep__space__optimizer__learning_rate": "", "num_epochs": 1}

@@ -28,11 +28,14 @@ def same_in_the_end(workdir: Path, unbroken: Path) -> None:
     "overrides",
     [
         ["--config.dataset.placement=streamed", "--config.eval.every_epochs=3"],
-        [
-            "--config.eval.every_epochs=0",
-            "--config.checkpoint.every_seconds=0.001",
-            "--config.checkpoint.keep=9",
-        ],
+        pytest.param(
+            [
+                "--config.eval.every_epochs=0",
+                "--config.checkpoint.every_seconds=0.001",
+                "--config.checkpoint.keep=9",
+            ],
+            marks=pytest.mark.soak,
+        ),
     ],
     ids=["streamed", "saved often"],
 )
@@ -122,6 +125,7 @@ def test_differences_are_named(place: Place, unbroken: Path) -> None:
     assert "numpy was 1.0, is " in setting and "'kind': 'abacus'" in setting
 
 
+@pytest.mark.soak
 def test_setting_of_jax_is_named(place: Place, unbroken: Path) -> None:
     processes.fresh(unbroken, place.work / "run")
     done = place.run("run", module="reproduce", JAX_THREEFRY_PARTITIONABLE="0")

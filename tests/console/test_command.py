@@ -303,6 +303,7 @@ def small(tmp_path: Path) -> list[str]:
 QUICK = ("--config.num_epochs=1", "--config.model.channels=4,")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("variable", "flag"), [("nonsense", ""), ("cpu", "gpu"), ("", "tpu")])
 def test_no_such_device(tmp_path: Path, small: list[str], variable: str, flag: str) -> None:
     command = [sys.executable, "-m", "mmids_cnn.main", *small, *([f"--device={flag}"] if flag else [])]
@@ -413,6 +414,7 @@ def test_memory_that_runs_out(command_line: CommandLine, tmp_path: Path, small: 
     assert done.returncode == 1
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("file", ["base", "sweep"])
 def test_home_that_cannot_be_written(
     command_line: CommandLine, tmp_path: Path, small: list[str], file: str
@@ -645,5 +647,6 @@ def test_importing_the_commands_does_nothing(tmp_path: Path, no_jax: str) -> Non
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
+@pytest.mark.soak
 def test_lines_that_are_wrong_at_random(forked: forking.Forking, tmp_path: Path) -> None:
     assert lines.try_out(forked, tmp_path, 30)["wrong"] >= 10

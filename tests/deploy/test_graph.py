@@ -20,6 +20,7 @@ from mmids_cnn.deploy import bundle, graph, nodes, onnx_graph
 from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.networks.conv_net import ConvNet
 from mmids_cnn.networks.norm_net import NormNet
+from tests.support import random_variables
 
 SHAPES = [(28, 28, 1), (21, 26, 3)]
 
@@ -61,15 +62,8 @@ class Unknown(nn.Module):
 
 
 def made(module: nn.Module, shape: tuple[int, ...], seed: int = 0) -> tuple[model.Network, model.Variables]:
-    """A network with weights that are all moved, so that none stands for another."""
-    variables: Any = module.init(jax.random.key(seed), jnp.zeros((1, *shape), jnp.uint8), train=False)
-    random = np.random.default_rng(seed)
-
-    def moved(path: Any, x: jax.Array) -> np.ndarray:
-        noise = 0.2 * random.standard_normal(x.shape, np.float32)
-        return np.abs(x + noise) + 0.1 if "var" in jax.tree_util.keystr(path) else np.array(x + noise)
-
-    return model.Network(module, 10), jax.tree_util.tree_map_with_path(moved, variables)
+    """A network with random weights."""
+    return model.Network(module, 10), random_variables.of(module, shape, seed)
 
 
 def by_jax(network: model.Network, variables: model.Variables, images: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from mmids_cnn import model
 from mmids_cnn.deploy import reader, weights
 from mmids_cnn.networks.conv_net import ConvNet
 from mmids_cnn.networks.norm_net import NormNet
+from tests.support import random_variables
 
 NETWORKS = {
     "conv_net": ConvNet(10),
@@ -27,15 +28,9 @@ SHAPES = [(28, 28, 1), (21, 26, 3)]
 
 
 def made(name: str, shape: tuple[int, ...], seed: int = 0) -> tuple[str, model.Network, Any]:
-    """A network with weights that are all moved, so that none stands for another."""
-    module, random = NETWORKS[name], np.random.default_rng(seed)
-    variables = module.init(jax.random.key(seed), jnp.zeros((1, *shape), jnp.uint8), train=False)
-    moved = jax.tree.map(
-        lambda x: np.abs(x + 0.2 * random.standard_normal(x.shape, np.float32)) - 0.1, variables
-    )
-    if "batch_stats" in moved:
-        moved["batch_stats"] = jax.tree.map(lambda x: x + np.float32(0.2), moved["batch_stats"])
-    return name.partition(" ")[0], model.Network(module, 10), moved
+    """A network with random weights, and the name of its kind."""
+    module = NETWORKS[name]
+    return name.partition(" ")[0], model.Network(module, 10), random_variables.of(module, shape, seed)
 
 
 def probabilities(network: tuple[str, model.Network, Any], images: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ def test_batches_are_cut_into_groups_of_slices(batch_size: int, side: int, want:
     assert each == 1 or (each <= 32 and each * side * side <= 2**16)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("batch_size", "want"), [(32, (1, 1)), (33, (2, 1)), (96, (4, 1)), (128, (4, 1)), (1000, (8, 4))]
 )

@@ -97,6 +97,7 @@ def test_it_is_flaxs(vary: Vary, small: data.Dataset, batch_of: BatchOf, train_m
                 np.testing.assert_allclose(found[name], other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("count", [128, 100, 96, 33])
 def test_slices_give_what_the_whole_batch_does(
     vary: Vary, small: data.Dataset, batch_of: BatchOf, count: int
@@ -119,6 +120,7 @@ def test_slices_give_what_the_whole_batch_does(
         np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
 
 
+@pytest.mark.soak
 def test_running_statistics_are_those_of_ghost_batches(
     vary: Vary, small: data.Dataset, batch_of: BatchOf
 ) -> None:
@@ -136,6 +138,7 @@ def test_running_statistics_are_those_of_ghost_batches(
     np.testing.assert_allclose(got["var"], norm_net.MOMENTUM + (1 - norm_net.MOMENTUM) * var, rtol=1e-5)
 
 
+@pytest.mark.soak
 def test_no_bit_depends_on_devices_placement_or_pieces(vary: Vary, small: data.Dataset) -> None:
     batch_size = 90  # a ghost batch that is not full, and a slice without any example
     experiment = resolved(vary, SMALL, batch_size=batch_size, **EVERYTHING)

@@ -89,6 +89,7 @@ def test_outcome_on_other_data_is_refused_and_not_written_down(archives: Path, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("epochs", "seconds", "saved"),
     [(0, 0.0, set()), (0, 1e-9, {1, 8}), (1, 0.0, {8}), (0, 1e9, set())],
@@ -114,6 +115,7 @@ def test_states_are_saved_when_it_is_due(
     assert bool(found) == bool(saved)
 
 
+@pytest.mark.soak
 def test_interrupted_alone_and_gone_on_with_together_the_bits_stay(
     archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def alone(small: data.Dataset, vary: Vary) -> dict[int, list[train.TrainState]]:
     return states
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after another", "vmap"])
 def test_member_equals_its_solo_run_after_1_10_and_100_steps(
     at_once: bool,
@@ -119,6 +120,7 @@ def test_member_equals_its_solo_run_after_1_10_and_100_steps(
         done = steps
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_bits_do_not_depend_on_how_members_are_shared_out(
     count: int, alone: dict[int, list[train.TrainState]], small: data.Dataset, vary: Vary
@@ -157,6 +159,7 @@ def test_neighbour_that_diverges_changes_no_bit(small: data.Dataset, vary: Vary)
     assert kept[1][1] == [False, True, False, False]
 
 
+@pytest.mark.soak
 def test_equal_programs_are_compiled_once_in_a_process(small: data.Dataset, vary: Vary) -> None:
     compiled: list[str] = []
 

@@ -50,6 +50,7 @@ def test_kill_at_any_moment(place: Place, unbroken: Path) -> None:
     assert bits(place.work / "run") == bits(unbroken)
 
 
+@pytest.mark.soak
 def test_kills_in_the_middle_of_epochs(place: Place, unbroken: Path) -> None:
     """Each process saves after its first step, and is killed then; the last one is left alone.
 
@@ -74,6 +75,7 @@ def test_kills_in_the_middle_of_epochs(place: Place, unbroken: Path) -> None:
     assert found == expected
 
 
+@pytest.mark.soak
 def test_settings_of_jax(place: Place, unbroken: Path) -> None:
     """The generator is the run's own; what else may change bits has to be as it was."""
     workdir = copy_of(unbroken, place)
@@ -106,6 +108,7 @@ def test_longer_run_from_a_finished_one(place: Place, unbroken: Path) -> None:
     assert (long["state"], long["result"]) == (expected["state"], expected["result"])
 
 
+@pytest.mark.soak
 def test_other_cadences_on_the_way(place: Place, unbroken: Path) -> None:
     killed(place, "run", lambda workdir: steps(workdir) != [], "--config.eval.every_epochs=2")
     finished(place, "run", "--config.eval.every_epochs=0", "--config.checkpoint.keep=1", "--progress=none")
@@ -215,6 +218,7 @@ def test_no_whole_checkpoint_stops_and_deletes_nothing(place: Place, unbroken: P
     assert after == before
 
 
+@pytest.mark.soak
 def test_schedule_over_all_epochs_cannot_be_made_longer(place: Place) -> None:
     cosine = "--config.optimizer.schedule=cosine"
     finished(place, "run", cosine, "--config.num_epochs=1")

@@ -25,6 +25,7 @@ from mmids_cnn import data, model
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.runs import inside, report, trained
 from mmids_cnn.storage import files
+from tests.support import random_variables
 from tests.support.idx_files import digits, write_set
 from tests.support.processes import EPOCHS, PER_EPOCH, Place, content, fresh, rewritten
 
@@ -190,6 +191,7 @@ def test_large_images_are_thinned(fixed: Fixed) -> None:
     assert "each 4th is shown" in page.text
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("fields", "channels", "maps"),
     [
@@ -203,7 +205,7 @@ def test_filters_and_maps(tmp_path: Path, fields: dict[str, Any], channels: int,
     split = data.Split(black(5, 20, 24, channels), np.zeros(5, np.int32))
     dataset = data.Dataset("digits", {"train": split, "test": split}, 7, "f")
     network = model.make(experiment, dataset.image_shape, 7)
-    variables = model.init(network, jax.random.key(0), dataset.image_shape)
+    variables = random_variables.of(network.module, dataset.image_shape)
     page = Page(report.page(tmp_path, experiment, dataset, trained.Trained(network, variables, 1)))
     alts = [alt for alt, _ in page.pictures]
     assert "2 filters" in alts and sum(alt.startswith("maps of ") for alt in alts) == maps
@@ -224,7 +226,7 @@ class Nested(nn.Module):
 
 def test_maps_of_layers_with_the_batch_first() -> None:
     network = model.Network(Nested(), 3)
-    variables = model.init(network, jax.random.key(0), (8, 6, 3))
+    variables = random_variables.of(network.module, (8, 6, 3))
     image = np.random.default_rng(0).integers(256, size=(8, 6, 3), dtype=np.uint8)
     kernel, layers = inside.look(trained.Trained(network, variables, 1), image)
     assert kernel is not None and np.array_equal(kernel, variables["params"]["Conv_0"]["kernel"])

@@ -380,9 +380,9 @@ def test_damaged_records_are_written_anew(runs: Runs, tmp_path: Path) -> None:
     ("name", "old", "new"),
     [
         ("result.json", '"test/accuracy": 0.', '"test/accuracy": 0.9'),
-        ("result.json", '"step": 10', '"step": 11'),
-        ("config.json", '"seed": 0', '"seed": 1'),
-        ("metrics.jsonl", '"step": 5', '"step": 6'),
+        pytest.param("result.json", '"step": 10', '"step": 11', marks=pytest.mark.soak),
+        pytest.param("config.json", '"seed": 0', '"seed": 1', marks=pytest.mark.soak),
+        pytest.param("metrics.jsonl", '"step": 5', '"step": 6', marks=pytest.mark.soak),
         ("provenance.json", '"seed": 0', '"seed": 1'),
     ],
 )
@@ -513,6 +513,7 @@ def test_evaluate_as_objects(runs: Runs) -> None:
     assert shifted[0]["accuracies"][0] > shifted[0]["accuracies"][4]  # one pixel and five
 
 
+@pytest.mark.soak
 def test_evaluate_on_other_data(runs: Runs, tmp_path: Path) -> None:
     flipped = {key: 255 - array if key[1] == "images" else array for key, array in DIGITS.items()}
     idx_files.write_set(tmp_path / "flipped", flipped)

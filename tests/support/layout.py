@@ -1,6 +1,7 @@
 """The rules about which module may import which, read from the source; lazy imports included."""
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -59,8 +60,15 @@ def imports(root: Path) -> dict[str, set[str]]:
     return {name: set(_imported(path, known)) for name, path in known.items() if name != "__init__"}
 
 
+@functools.cache
+def _nodes(source: str) -> list[ast.Import | ast.ImportFrom | ast.Constant]:
+    """What may name a module."""
+    wanted = (ast.Import, ast.ImportFrom, ast.Constant)
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, wanted)]
+
+
 def _imported(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _nodes(path.read_text()):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):  # with the whole name: the linter refuses relative imports

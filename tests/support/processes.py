@@ -34,10 +34,13 @@ PLAUSIBLE = ("digit", "letter", "older")  # what leaves a file that can be read
 # What a run imports, but for the command itself. JAX, being there already, does not read the environment.
 IMPORTS = """
 import jax
-import mmids_cnn.deploy.pictures, mmids_cnn.score
+from jax._src import lru_cache
+import mmids_cnn.deploy.pictures, mmids_cnn.score, mmids_cnn.populations.population
 from mmids_cnn.devices import compilation
-from mmids_cnn.runs import run, session, trained
-from mmids_cnn.sweeps import sweep
+from mmids_cnn.runs import report, run, session, trained
+from mmids_cnn.sweeps import report, session, sweep
+
+lru_cache.LRUCache._evict_if_needed = lambda self, additional_size=0: None  # see tests.support.suite
 
 def use_cache(folder, use=compilation.use_cache):
     use(folder)

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 # JAX writes compiled programs in place, but locks a cache whose size is limited: no test, and no command
-# of one, reads half an entry of another. The size is more than that of all programs.
+# of one, reads half an entry of another. The size is more than that of all programs, which are not counted
+# each time that one is added (below).
 os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**33))
 
 TYPECHECKED = (
@@ -47,12 +48,20 @@ TYPECHECKED = (
 CHECKER = f"{checked.__module__}.{checked.__name__}"
 with install_import_hook([f"mmids_cnn.{name}" for name in TYPECHECKED], CHECKER):
     import jax  # here, because the platform has to be chosen before
+    from jax._src import lru_cache
 
     from mmids_cnn import config, train
     from mmids_cnn.devices import mesh
 
     for name in TYPECHECKED:  # their shapes and dtypes are checked at every call
         importlib.import_module(f"mmids_cnn.{name}")
+
+
+def evict_nothing(self: object, *, additional_size: int = 0) -> None:
+    """Stands for JAX's search for old programs, which reads the age of each."""
+
+
+lru_cache.LRUCache._evict_if_needed = evict_nothing  # type: ignore[method-assign]
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 Vary = Callable[..., config.Experiment]

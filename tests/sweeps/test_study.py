@@ -265,6 +265,7 @@ def server() -> Iterator[Server]:
             gc.collect()  # connections, while what they say of themselves is not an error
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*deleted while still open:ResourceWarning")
 def test_postgresql_that_is_stopped_and_started_again(

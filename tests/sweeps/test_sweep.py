@@ -90,6 +90,7 @@ def test_halving_keeps_the_better_half_in_a_smaller_population(folder: Path, tmp
     assert {path.parent.name for path in tmp_path.rglob("*.npz")} == {"confirm"}
 
 
+@pytest.mark.soak
 def test_halving_changes_no_bit_of_those_it_keeps(folder: Path, tmp_path: Path) -> None:
     """Schedules span the whole run, and in populations of one size it does not matter who else is in it."""
     leaves: dict[str, Any] = {"optimizer__schedule": "one_cycle", "sweep__confirm_seeds": 0}
@@ -140,6 +141,7 @@ def test_winner_file_is_the_confirmed_experiment(whole: tuple[plan.Plan, Path], 
     assert alone["test/accuracy"] == confirmed["test/accuracy"]
 
 
+@pytest.mark.soak
 def test_every_write_may_be_the_last(folder: Path, whole: tuple[plan.Plan, Path], tmp_path: Path) -> None:
     """In its nth life the sweep dies before its nth write; it goes on from what is there each time."""
     a_plan, workdir = whole
@@ -206,6 +208,7 @@ def wait_for(process: subprocess.Popen[str], words: str) -> None:
     raise AssertionError(f"ended with {process.wait()} before it said {words!r}")
 
 
+@pytest.mark.soak
 def test_killed_and_terminated_it_ends_with_the_bits_of_an_unbroken_one(
     folder: Path, whole: tuple[plan.Plan, Path], tmp_path: Path
 ) -> None:
@@ -234,6 +237,7 @@ def test_killed_and_terminated_it_ends_with_the_bits_of_an_unbroken_one(
     assert sweeping.outcome(a_plan, again) == sweeping.outcome(a_plan, workdir)
 
 
+@pytest.mark.soak
 def test_terminated_while_a_population_trains_it_saves_where_it_is(folder: Path, tmp_path: Path) -> None:
     """After the clock had it saved once; each piece of training takes half a second."""
     long = ["--config.num_epochs=100000", "--config.checkpoint.every_epochs=0", "--config.sweep.halving=0"]
@@ -482,6 +486,7 @@ def test_damaged_state_is_noticed_and_trained_anew(
     assert mine["trial"] == theirs["trial"]
 
 
+@pytest.mark.soak
 def test_results_do_not_depend_on_population(
     folder: Path, whole: tuple[plan.Plan, Path], tmp_path: Path
 ) -> None:
@@ -493,6 +498,7 @@ def test_results_do_not_depend_on_population(
         assert sweeping.results(other, tmp_path / str(size)) == sweeping.results(a_plan, workdir)
 
 
+@pytest.mark.soak
 def test_groups_are_trained_apart_and_trials_keep_their_numbers(folder: Path, tmp_path: Path) -> None:
     a_plan = sweeping.make(
         folder,
@@ -526,6 +532,7 @@ def test_trial_that_diverges_is_a_result(folder: Path, tmp_path: Path) -> None:
     assert [row["validation/accuracy"] == "" for row in rows] == [False, True]
 
 
+@pytest.mark.soak
 def test_steps_that_are_left_out_make_a_result_too(folder: Path, tmp_path: Path) -> None:
     a_plan = sweeping.make(
         folder,
@@ -552,6 +559,7 @@ def test_all_diverged(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "it" / "best.json").exists()
 
 
+@pytest.mark.soak
 def test_nothing_to_choose_is_trained_over_its_seeds(folder: Path, tmp_path: Path) -> None:
     a_plan = sweeping.make(
         folder,

@@ -11,7 +11,7 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.num_epochs = 25
+    config.num_epochs = 16
     config.batch_size = 64
     config.dataset.name = "fashion_mnist"
     config.model = ConfigDict(

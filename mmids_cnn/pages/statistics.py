@@ -137,6 +137,12 @@ def log_probabilities(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarra
     return scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
 
 
+def errors(logs: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " wrong"]:
+    """The places of the examples whose most probable class is not theirs, the surest of them first."""
+    wrong = np.flatnonzero(logs.argmax(-1) != labels)
+    return wrong[np.argsort(-logs.max(-1)[wrong], kind="stable")]
+
+
 def log_loss(logs: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
     """The mean of -log p of the label, nats."""
     return float(-logs[np.arange(len(labels)), labels].mean())

@@ -200,10 +200,8 @@ def _map(counts: Int[np.ndarray, "classes classes"], names: Sequence[str], wrong
 
 
 def _gallery(split: data.Split, logits: Float[np.ndarray, "n classes"], names: Sequence[str]) -> str:
-    labels, said = np.asarray(split.labels), logits.argmax(-1)
-    sure = np.exp(statistics.log_probabilities(logits).max(-1))
-    wrong = np.flatnonzero(said != labels)
-    wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
+    labels, said, logs = np.asarray(split.labels), logits.argmax(-1), statistics.log_probabilities(logits)
+    sure, wrong = np.exp(logs.max(-1)), statistics.errors(logs, labels)
     if not len(wrong):
         return f"<p>None: all {len(labels):,} test images are right.</p>\n"
     cells = ""

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, score
+from mmids_cnn.pages import statistics
 from mmids_cnn.settings import schema
 from mmids_cnn.train import TrainState
 
@@ -53,9 +54,8 @@ class Log:
         split = dataset.splits["test"]
         logits = score.logits(state.program.network, state.scored, split.images, batch_size)
         said, labels = logits.argmax(-1), np.asarray(split.labels)
-        surest = logits.max(-1) - logits.mean(-1)
-        wrong = sorted(np.flatnonzero(said != labels), key=lambda index: -surest[index])[:_MOST_ERRORS]
-        if not wrong:
+        wrong = statistics.errors(statistics.log_probabilities(logits), labels)[:_MOST_ERRORS]
+        if not len(wrong):
             return
         step, names = int(state.step), dataset.class_names
         self._writer.add_images("errors", np.asarray(split.images)[wrong], step, dataformats="NHWC")

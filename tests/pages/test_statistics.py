@@ -101,6 +101,12 @@ def test_classifier_is_judged_as_others_judge_it() -> None:
     assert statistics.confused(counts)[:2] == [(0, 2, 31), (2, 1, 30)]
 
 
+def test_errors_come_by_how_sure_they_are() -> None:
+    shares = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.5, 0.5], [0.2, 0.8], [0.1, 0.9]])
+    found = statistics.errors(np.log(shares), np.array([1, 1, 1, 1, 0, 0]))
+    assert found.tolist() == [1, 5, 4, 0, 3]  # equals in their order; of equal classes the first is said
+
+
 def test_edges_of_bins_are_those_of_torchmetrics() -> None:
     """An edge belongs to the bin above it, 1 to a bin of its own; expected by `_ce_compute`."""
     sure, right = np.array([1, 1, 0.97, 0.5, 0.2, 1 / 15]), np.array([1, 0, 1, 1, 0, 0], bool)

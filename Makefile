@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint types quick unit soak format reproduce plain bench bench-gpu gpu-program scaling sweeps recipes pictures notebook torture readme clean
+.PHONY: help setup run check test lint types quick unit soak format reproduce plain bench bench-gpu gpu-program tpu-program scaling sweeps recipes pictures notebook torture readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -65,7 +65,11 @@ bench-gpu: setup ## time training on a GPU (PART 1,2,3; BUDGET 540 s), without o
 	$(BIN)/python tests/benchmarks/table.py
 
 gpu-program: setup ## compile for an H100 without one, and count what a step launches
-	$(BIN)/python tests/benchmarks/gpu_program.py
+	$(BIN)/python tests/benchmarks/programs.py gpu
+	$(BIN)/python tests/benchmarks/table.py
+
+tpu-program: setup ## compile for a TPU v5e without one; count operations, copies and the padding of tiles
+	$(BIN)/python tests/benchmarks/programs.py tpu
 	$(BIN)/python tests/benchmarks/table.py
 
 scaling: setup ## time how cost grows with batch, width, data and number of models

@@ -11,7 +11,7 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.num_epochs = 16
+    config.num_epochs = 14
     config.batch_size = 64
     config.dataset.name = "fashion_mnist"
     config.model = ConfigDict(
@@ -24,6 +24,5 @@ def get_config() -> ConfigDict:
     config.train.average_decay = 0.998
 
     config.augment.flip = 0.5
-    config.augment.shift = 2.0
     config.augment.scale = 0.1
     return config

@@ -1,7 +1,7 @@
 """The settings of `fashion.py`, chosen by 10,000 images that are held out of the training split.
 
-How far images are shifted, and how much is cut out of them: clothes fill their images, so that less is
-better than for digits. Half the epochs of the recipe; 15 minutes on 2 cores.
+How far images are shifted, and how much is cut out of them: neither is best, as clothes fill their images
+and this network is small (93.24 % with neither, 92.65 % with both). 12 minutes on 2 cores.
 
     python -m mmids_cnn.main --config=experiments/fashion_sweep.py
 """

@@ -1,5 +1,7 @@
 """Errors that a user can act on. Each message says what was expected, what was found, what to change."""
 
+import importlib.util
+
 
 class UserError(Exception):
     """Base of every error that the command line shows as one line, without a traceback.
@@ -37,3 +39,18 @@ class NonFiniteError(UserError, ArithmeticError):
     """Training produced a loss or parameters that are not finite."""
 
     exit_status = 3
+
+
+def require_package(what: str, package: str, extra: str, instead: str = "") -> None:
+    """Raises a `ConfigError` where a package is missing.
+
+    Args:
+      what: the flag, leaf or command that needs it.
+      package: its name.
+      extra: the extra of this package that installs it.
+      instead: what one may do without it, ", or ...".
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{what}: expected the package {package}, found none; pip install 'mmids_cnn[{extra}]'{instead}"
+        )

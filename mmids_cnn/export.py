@@ -13,7 +13,6 @@ if __name__ == "__main__":  # before the imports below take their time
 
     signals.watch()
 
-import importlib.util
 from pathlib import Path
 
 from absl import flags
@@ -21,7 +20,7 @@ from absl import flags
 from mmids_cnn import data
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.errors import ConfigError, RunError
+from mmids_cnn.errors import ConfigError, RunError, require_package
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
@@ -107,11 +106,8 @@ def _formats() -> list[str]:
         raise ConfigError(
             f"--format: expected some of {', '.join(FORMATS)} with commas between, got {given!r}"
         )
-    if "onnx" in formats and importlib.util.find_spec("onnx") is None:
-        raise ConfigError(
-            "--format: expected the package onnx, found none; pip install 'mmids_cnn[export]', or give "
-            "--format=safetensors"
-        )
+    if "onnx" in formats:
+        require_package("--format", "onnx", "export", ", or give --format=safetensors")
     return formats
 
 

@@ -45,6 +45,13 @@ def make(experiment: config_lib.Experiment, train: data.Split) -> Feed:
 @functools.cache
 def _resident_steps(batch_size: int, population: int | None, devices: int) -> Any:
     """One jitted function for all feeds alike: JAX compiles it once for equal shapes."""
+    # A population is everywhere between the pieces, as a single state is.
+    shardings = mesh.replicated(devices) if population else None
+    return jax.jit(resident_steps(batch_size, population), donate_argnums=0, out_shardings=shardings)
+
+
+def resident_steps(batch_size: int, population: int | None) -> Any:
+    """Some steps on data that are all on the device, of a state or of a population."""
     steps: Any = functools.partial(steps_resident, batch_size=batch_size)
     sharing = members.sharing(population or 1)
     each = members.over_members(lambda member, *shared: steps(*member, *shared), population, sharing)
@@ -52,8 +59,7 @@ def _resident_steps(batch_size: int, population: int | None, devices: int) -> An
     def advance(state: TrainState, order: Array, *shared: Array) -> TrainState:
         return each((state, order), *shared)
 
-    # A population is everywhere between the pieces, as a single state is.
-    return jax.jit(advance, donate_argnums=0, out_shardings=mesh.replicated(devices) if population else None)
+    return advance
 
 
 class Resident:

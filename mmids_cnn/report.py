@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before the imports below take their time
 
     signals.watch()
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from absl import flags
 from mmids_cnn import data
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.errors import ConfigError
+from mmids_cnn.errors import require_package
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import sweep
@@ -44,11 +43,7 @@ def main() -> None:
     _tell_damaged(workdir, run_folder.damaged(workdir))
     run_folder.require_checkpoint(workdir, "newest")
     run_folder.require_writable(workdir)
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            "report: expected the package matplotlib, found none; install the extra: "
-            "pip install 'mmids_cnn[report]'"
-        )
+    require_package("report", "matplotlib", "report")
     experiment_file.add_roots(run_folder.source_roots(workdir))
     terminal = Terminal()
     dataset = data.load(experiment.dataset, terminal.report)

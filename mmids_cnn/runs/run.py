@@ -3,7 +3,6 @@
 Nothing here imports JAX until the input is known to be right.
 """
 
-import importlib.util
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.errors import ConfigError
+from mmids_cnn.errors import require_package
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
 
@@ -38,11 +37,9 @@ def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal
         terminal.say(run_folder.summary(finished, workdir))
         return finished
     config_lib.require_sources(config_lib.sources(experiment))
-    if experiment.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise ConfigError(
-            "config.tensorboard: expected the package tensorboardX, found none; run `pip install "
-            "'mmids_cnn[tensorboard]'` or set --config.tensorboard=False"
-        )
+    if experiment.tensorboard:
+        instead = ", or set --config.tensorboard=False"
+        require_package("config.tensorboard", "tensorboardX", "tensorboard", instead)
     dataset = data.load(experiment.dataset, terminal.report)
     seconds = time.perf_counter() - started
 

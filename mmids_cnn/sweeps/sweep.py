@@ -5,7 +5,6 @@ Nothing here imports JAX until the input is known to be right.
 
 import contextlib
 import dataclasses
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from mmids_cnn import config as config_lib
 from mmids_cnn import data
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.errors import ConfigError, RunError
+from mmids_cnn.errors import RunError, require_package
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.settings import dotted
 from mmids_cnn.storage import files
@@ -121,8 +120,4 @@ def _require_packages(plan: Plan) -> None:
     by_psycopg = plan.sweep.storage.startswith(("postgresql://", "postgresql+psycopg://"))
     needed |= {"psycopg": "postgresql"} if by_psycopg else {}
     for package, extra in needed.items():
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(
-                f"config.sweep: expected the package {package}, found none; install the extra: "
-                f"pip install 'mmids_cnn[{extra}]'"
-            )
+        require_package("config.sweep", package, extra)

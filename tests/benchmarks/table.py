@@ -342,6 +342,24 @@ def gpu_program_rows(record: Mapping) -> Rows:
     return caption, [*header, "temporaries, MB", "compile s"], rows
 
 
+def tpu_program_rows(record: Mapping) -> Rows:
+    """What programs consist of that are compiled for a TPU."""
+    caption = (
+        f"Compiled for one chip of a {record['programs'][0]['device']}, not run; jax {record['jax']}, "
+        f"{record['date']}. Operations are those of a step, or of scoring all images; padding: how often the "
+        "arrays that they make, in tiles that are filled up, hold what the arrays themselves do."
+    )
+    header = ["program", "models", "operations", "of them fusions", "copies", "padding", "sorts", "scatters"]
+    rows = []
+    for one in record["programs"]:
+        cells = [f"{one['program']} of `{one['experiment']}.py`", str(one["members"] or 1)]
+        cells += [str(one[key]) for key in ("operations", "fusions", "copies")]
+        cells += [f"{one['padding']:.2f}", *(str(one[key]) for key in ("sorts", "scatters"))]
+        megabytes = f"{one['temporary_bytes'] / 1e6:.0f}"
+        rows.append([*cells, megabytes, f"{one['compile_seconds']:.1f}"])
+    return caption, [*header, "temporaries, MB", "compile s"], rows
+
+
 def networks_rows(record: Mapping) -> Rows:
     """Each network beside the same one in PyTorch, and a whole recipe."""
     machine, recipe = record["machine"], record["recipe"]
@@ -377,6 +395,7 @@ TABLES = {
     "recipes": {"recipes": [recipes_rows]},
     "networks": {"networks_cpu": [networks_rows]},
     "gpu": {"gpu": [gpu_rows], "gpu_program": [gpu_program_rows]},
+    "tpu": {"tpu_program": [tpu_program_rows]},
     "torture": {"torture": [torture_rows]},
     "sweeps": {"lr_sweep_cpu": [found_rows], "sweep_cpu": [sweep_rows]},
     "bench": {
@@ -390,7 +409,7 @@ TABLES = {
 
 PAGES = {  # which tables are where
     HERE.parents[1] / "README.md": ("results", "recipes"),
-    HERE / "README.md": ("networks", "gpu", "bench", "sweeps", "torture"),
+    HERE / "README.md": ("networks", "gpu", "tpu", "bench", "sweeps", "torture"),
 }
 
 

@@ -333,8 +333,7 @@ def test_without_matplotlib(place: Place, unbroken: Path) -> None:
     done = place.forking(place.work, *words, code=code, environment=place.environment())
     assert (done.returncode, done.stderr) == (
         2,
-        "error: report: expected the package matplotlib, found none; install the extra: "
-        "pip install 'mmids_cnn[report]'\n",
+        "error: report: expected the package matplotlib, found none; pip install 'mmids_cnn[report]'\n",
     )
     words = place.command("new", "--config.num_epochs=1", "--config.report=True")[3:]
     code = NO_MATPLOTLIB.format(module="main")

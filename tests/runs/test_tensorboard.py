@@ -1,5 +1,6 @@
 """What TensorBoard's own reader finds in the log of a run that was interrupted."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_log_is_that_of_an_unbroken_run(tmp_path: Path) -> None:
 def test_package_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archives = sweeping.write_archives(tmp_path / "digits")
     experiment = sweeping.make(archives, tensorboard=True).confirmed({}, 0)
-    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"expected the package tensorboardX, .*pip install 'mmids_cnn\[tensor"
     ):

@@ -40,10 +40,10 @@ PROGRAMS = {  # what is compiled, of which experiment, for how many models (0: o
         ("scorer", "base", 0, GRAPH),
     ],
     "tpu": [
-        ("steps", "base", 0, ""),
+        ("scorer", "base", 0, ""),
+        ("steps", "base", 0, ""),  # more than five minutes of compiling on 2 cores
         ("steps", "one_epoch", 0, ""),
         ("steps", "base", 16, ""),
-        ("scorer", "base", 0, ""),
     ],
 }
 TOPOLOGY = "v5e:2x2"  # the smallest there is; one of its chips is compiled for
@@ -233,9 +233,9 @@ def main() -> None:
         row = {"program": what, "experiment": name, "members": members, "flags": flags}
         rows.append(row | json.loads(done.stdout.splitlines()[-1]))
         print(json.dumps(rows[-1]), flush=True)
-    record = {"jax": importlib.metadata.version("jax"), "date": datetime.date.today().isoformat()}
-    path = HERE / "records" / f"{arguments.kind}_program.json"
-    path.write_text(json.dumps(record | {"programs": rows}, indent=1) + "\n")
+        record = {"jax": importlib.metadata.version("jax"), "date": datetime.date.today().isoformat()}
+        path = HERE / "records" / f"{arguments.kind}_program.json"
+        path.write_text(json.dumps(record | {"programs": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,6 @@ SLOW_FILES = (
     "test_shifts.py",
     "test_train.py",
     "test_experiments.py",
-    "test_photographs.py",
 )
 SOAK_FILES = (  # what whole processes promise: killed, starved, years later, installed, on several nodes
     "test_before.py",

@@ -145,36 +145,35 @@ def operations(text: str) -> dict[str, Any]:
     arrays themselves do; the fusions of `convolution_layouts` are those that have a convolution in them.
     """
     bodies = {one[1]: one[0] for one in _COMPUTATION.finditer(text)}
+    convolutions = {name for name, body in bodies.items() if " convolution(" in body}
     loops = [bodies[name] for name in re.findall(r"body=%?([\w.-]+)", text) if name in bodies]
     inner = [one for one in loops if "body=" not in one] or [text[text.index("ENTRY") :]]
-    step = max(inner, key=len)
-    made, held, filled = [], 0, 0
-    for match in _MADE.finditer(step):
-        if match["what"] in ("get-tuple-element", "parameter", "bitcast", "tuple", "constant"):
-            continue
-        sizes = [int(size) for size in match["shape"].split(",") if size]
-        order = [int(axis) for axis in match["order"].split(",") if axis]
-        tiled = [sizes[axis] for axis in order]  # the fastest first
-        for place, size in enumerate(reversed([int(one) for one in (match["tile"] or "").split(",") if one])):
-            if place < len(tiled):
-                tiled[place] = -(-tiled[place] // size) * size
-        held, filled = held + math.prod(sizes), filled + math.prod(tiled)
-        made.append(match["what"])
-    convolutions = {one[1]: one[0] for one in _COMPUTATION.finditer(text) if " convolution(" in one[0]}
-    shapes = [
-        f"{one['type']}[{one['shape']}]{{{one['order']}}}"
-        for one in _MADE.finditer(step)
-        if (one["what"] == "convolution" or one["calls"] in convolutions)
-    ]
+    made = [one for one in _MADE.finditer(max(inner, key=len)) if one["what"] not in _NO_OPERATIONS]
+    numbers = [_numbers(one) for one in made]
     return {
         "operations": len(made),
-        "fusions": made.count("fusion"),
-        "copies": sum(what.startswith("copy") for what in made),
-        "padding": filled / max(held, 1),
-        "convolution_layouts": shapes,
+        "fusions": sum(one["what"] == "fusion" for one in made),
+        "copies": sum(one["what"].startswith("copy") for one in made),
+        "padding": sum(filled for _, filled in numbers) / max(sum(held for held, _ in numbers), 1),
+        "convolution_layouts": [
+            f"{one['type']}[{one['shape']}]{{{one['order']}}}"
+            for one in made
+            if one["what"] == "convolution" or one["calls"] in convolutions
+        ],
     }
 
 
+def _numbers(made: re.Match[str]) -> tuple[int, int]:
+    """How many numbers an array holds, and how many with its tiles filled up."""
+    shape, order, tile = (
+        [int(size) for size in (made[key] or "").split(",") if size] for key in ("shape", "order", "tile")
+    )
+    sizes = [shape[axis] for axis in order]  # the fastest first, a tile's are the other way round
+    tiles = [*reversed(tile), *[1] * len(sizes)]
+    return math.prod(shape), math.prod(-(-size // one) * one for size, one in zip(sizes, tiles, strict=False))
+
+
+_NO_OPERATIONS = ("get-tuple-element", "parameter", "bitcast", "tuple", "constant")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \([^\n]*\{$.*?^\}", re.MULTILINE | re.DOTALL)
 _MADE = re.compile(
     r"^  (?:ROOT )?%\S+ = (?P<type>\w+)\[(?P<shape>[\d,]*)\]\{(?P<order>[\d,]*)"

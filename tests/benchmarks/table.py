@@ -7,7 +7,7 @@ python tests/benchmarks/table.py --check    # exits with 1 if one is out of date
 import argparse
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -331,15 +331,12 @@ def gpu_program_rows(record: Mapping) -> Rows:
         f"Compiled for an {record['programs'][0]['device']}, not run; jax {record['jax']}, {record['date']}. "
         "A launch is a kernel, a product of a library or a copy; the host's words are those in the loop."
     )
-    header = ["program", "models", "flags", "launches a step", "host's words a step", "sorts", "scatters"]
-    rows = []
-    for one in record["programs"]:
-        cells = [f"{one['program']} of `{one['experiment']}.py`", str(one["members"] or 1)]
-        cells += [f"`{one['flags']}`" if one["flags"] else ""]
-        cells += [str(one[key]) for key in ("launches", "host_submissions", "sorts", "scatters")]
-        megabytes = f"{one['temporary_bytes'] / 1e6:.0f}"
-        rows.append([*cells, megabytes, f"{one['compile_seconds']:.1f}"])
-    return caption, [*header, "temporaries, MB", "compile s"], rows
+    columns = {
+        "flags": lambda one: f"`{one['flags']}`" if one["flags"] else "",
+        "launches a step": lambda one: str(one["launches"]),
+        "host's words a step": lambda one: str(one["host_submissions"]),
+    }
+    return caption, *_program_rows(record, columns)
 
 
 def tpu_program_rows(record: Mapping) -> Rows:
@@ -349,15 +346,29 @@ def tpu_program_rows(record: Mapping) -> Rows:
         f"{record['date']}. Operations are those of a step, or of scoring all images; padding: how often the "
         "arrays that they make, in tiles that are filled up, hold what the arrays themselves do."
     )
-    header = ["program", "models", "operations", "of them fusions", "copies", "padding", "sorts", "scatters"]
-    rows = []
-    for one in record["programs"]:
-        cells = [f"{one['program']} of `{one['experiment']}.py`", str(one["members"] or 1)]
-        cells += [str(one[key]) for key in ("operations", "fusions", "copies")]
-        cells += [f"{one['padding']:.2f}", *(str(one[key]) for key in ("sorts", "scatters"))]
-        megabytes = f"{one['temporary_bytes'] / 1e6:.0f}"
-        rows.append([*cells, megabytes, f"{one['compile_seconds']:.1f}"])
-    return caption, [*header, "temporaries, MB", "compile s"], rows
+    columns = {
+        "operations": lambda one: str(one["operations"]),
+        "of them fusions": lambda one: str(one["fusions"]),
+        "copies": lambda one: str(one["copies"]),
+        "padding": lambda one: f"{one['padding']:.2f}",
+    }
+    return caption, *_program_rows(record, columns)
+
+
+def _program_rows(record: Mapping, columns: Mapping[str, Callable]) -> tuple[list[str], list[list[str]]]:
+    """The header and rows of compiled programs: what all have, around some columns of a kind of device."""
+    header = ["program", "models", *columns, "sorts", "scatters", "temporaries, MB", "compile s"]
+    rows = [
+        [
+            f"{one['program']} of `{one['experiment']}.py`",
+            str(one["members"] or 1),
+            *(cell(one) for cell in columns.values()),
+            *(str(one["sorts"]), str(one["scatters"])),
+            *(f"{one['temporary_bytes'] / 1e6:.0f}", f"{one['compile_seconds']:.1f}"),
+        ]
+        for one in record["programs"]
+    ]
+    return header, rows
 
 
 def networks_rows(record: Mapping) -> Rows:

@@ -50,7 +50,7 @@ os.environ.update(request["environment"])
 for number, path in enumerate((os.devnull, *request["outputs"])):
     os.dup2(os.open(path, os.O_WRONLY if number else os.O_RDONLY), number)
 sys.path[0], sys.argv[1:] = request["cwd"], request["arguments"]
-sys.path[1:1] = [path for path in [request["environment"].get("PYTHONPATH")] if path]
+sys.path[1:1] = filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep))
 sys.orig_argv[1:] = ["-m", request["module"], *request["arguments"]]
 if request["module"]:
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
@@ -154,10 +154,10 @@ class Forking:
     def _forks(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
         """Whether the environment of a command allows that it is forked."""
         assert command[:2] == [sys.executable, "-m"]
-        if environment.get("PYTHONPATH") == str(ROOT):  # which hides nothing that was imported
-            environment = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
         names = self._environment.keys() | environment.keys()
-        before = [name for name in names if name.startswith(_READ_BEFORE)]
+        before = {name for name in names if name.startswith(_READ_BEFORE)}
+        if environment.get("PYTHONPATH") == str(ROOT):  # which hides nothing that was imported
+            before.remove("PYTHONPATH")
         return all(self._environment.get(name) == environment.get(name) for name in before)
 
     def start(

@@ -22,7 +22,7 @@ from tests.support import forking as forking_lib
 from tests.support import idx_files
 from tests.support.forking import Forking
 
-ROOT = Path(__file__).parents[2]
+ROOT = forking_lib.ROOT
 PER_EPOCH = 13  # steps: 400 images, 32 at a time
 EPOCHS = 4
 CHANNELS = "8,"

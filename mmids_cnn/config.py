@@ -149,6 +149,7 @@ class Train:
         "a number with 0 <= d < 1", lambda value: 0 <= value < 1, traced=True, before=0.0
     )
     patience: int = leaf("an integer >= 0", lambda value: value >= 0, before=0)
+    groups: int = leaf("an integer from 0 to 2**10", lambda value: 0 <= value <= 2**10, before=0)
     precision: str = one_of("float32", "tensorfloat32", "bfloat16")
     on_nonfinite: str = one_of("stop", "skip")
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -74,7 +75,7 @@ class Resident:
 
     def compile(self, state: TrainState) -> None:
         """See `Feed`."""
-        self._data = jax.device_put(tuple(self._split), mesh.replicated(state.devices))
+        self._data = mesh.place(tuple(self._split), mesh.replicated(state.devices))
         order, zero = self._order_of(state, 0), np.int32(0)
         steps = _resident_steps(self._batch_size, state.population, state.devices)
         arguments = (state, order, *self._data, zero, zero)
@@ -91,7 +92,7 @@ class Resident:
         drawn = (seed.tolist(), epoch)
         if self._order[0] != drawn:
             order = self._draw(jnp.asarray(seed), epoch)
-            self._order = (drawn, jax.device_put(order, mesh.replicated(state.devices)))
+            self._order = (drawn, mesh.place(order, mesh.replicated(state.devices)))
         return self._order[1]
 
     def _draw(self, seed: Array, epoch: int) -> Array:
@@ -161,9 +162,18 @@ class Streamed:
             self._orders = {(seed, epoch): np.asarray(order)}
         size = self._chunk * self._batch_size
         chosen = self._orders[seed, epoch][chunk * size : (chunk + 1) * size]
-        valid = np.arange(chunk * size, (chunk + 1) * size) < len(self._split.labels)
-        chosen = np.concatenate([chosen, np.zeros(size - len(chosen), chosen.dtype)])
         shape = (self._chunk, self._batch_size)
-        images = self._split.images[chosen].reshape(*shape, *self._split.images.shape[1:])
-        labels = self._split.labels[chosen].reshape(shape)
-        return Batch(*jax.device_put((images, labels, valid.reshape(shape)), self._placed))
+        valid = (np.arange(chunk * size, (chunk + 1) * size) < len(self._split.labels)).reshape(shape)
+        chosen = np.concatenate([chosen, np.zeros(size - len(chosen), chosen.dtype)]).reshape(shape)
+
+        def put(array: np.ndarray, rows: Callable[[Any], np.ndarray]) -> Array:
+            # Each device is given its rows alone, and each process makes those of its devices.
+            full = (*shape, *array.shape[1:])
+            return jax.make_array_from_callback(full, self._placed, lambda index: rows((index or ())[:2]))
+
+        split = self._split
+        return Batch(
+            put(split.images, lambda index: split.images[chosen[index]]),
+            put(split.labels, lambda index: split.labels[chosen[index]]),
+            put(split.labels, lambda index: valid[index]),
+        )

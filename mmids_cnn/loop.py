@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, score, sums, train
-from mmids_cnn.devices import mesh
+from mmids_cnn.devices import hosts, mesh
 from mmids_cnn.errors import NonFiniteError
 
 _begin_epoch = jax.jit(train.begin_epoch, donate_argnames="state")
@@ -143,7 +143,7 @@ def fit(
     with _timed(seconds, "compile"):
         state = train.init_state(experiment, dataset) if state is None else state
         program = state.program
-        state = jax.device_put(state, mesh.replicated(state.devices))
+        state = mesh.place(hosts.same(state), mesh.replicated(state.devices))
         scorer = score.Scorer(
             program.network, program.metrics, held, experiment.eval.batch_size, state.population
         )
@@ -152,7 +152,7 @@ def fit(
         scorer.compile(state.variables)
     per_epoch, num_examples = batches.steps_per_epoch, len(dataset.splits["train"].labels)
     cadence = Cadence(experiment.eval.every_epochs, experiment.eval.every_seconds, per_epoch)
-    step = int(state.step.max()) if step is None else step
+    step = int(np.asarray(state.step).max()) if step is None else step
     end, images, rate, piece = experiment.num_epochs * per_epoch, 0, 0.0, 1
     seen = [list(one) for one in history] or [[] for _ in range(state.population or 1)]
     while True:
@@ -167,8 +167,8 @@ def fit(
         over = [False]
         if program.stops:
             over = [exhausted(one, experiment.train.patience) for one in seen]
-            flags = jnp.asarray(over if state.population else over[0], jnp.int32)
-            state = state.replace(stopped=jax.device_put(flags, mesh.replicated(state.devices)))
+            flags = np.asarray(over if state.population else over[0], np.int32)
+            state = state.replace(stopped=mesh.place(flags, mesh.replicated(state.devices)))
         yield Point(state, step, step / per_epoch, rows, dataclasses.replace(seconds), images)
         if step >= end or (state.population is None and over[0]):
             return
@@ -178,6 +178,7 @@ def fit(
         count = min(piece, per_epoch - first)
         started = time.perf_counter()
         with _timed(seconds, "train"):
+            hosts.tell((epoch, first, count))
             if first == 0:
                 state = begin_epoch(state)
             state = jax.block_until_ready(batches.advance(state, epoch, first, count))
@@ -185,6 +186,29 @@ def fit(
         images += min((first + count) * experiment.batch_size, num_examples) - (first * experiment.batch_size)
         step += count
         _require_finite(state, per_epoch)
+
+
+def follow(experiment: config_lib.Experiment, dataset: data.Dataset) -> hosts.End:
+    """Takes the steps that `fit` takes in process 0, with it; returns how that ended.
+
+    Args:
+      experiment: the configuration, that of process 0.
+      dataset: the data, those of process 0.
+
+    Raises:
+      ConfigError: the network does not fit the data.
+    """
+    batches = feed.make(experiment, dataset.splits["train"])
+    state = train.init_state(experiment, dataset)
+    state = mesh.place(hosts.same(state), mesh.replicated(state.devices))
+    begin_epoch = _begin_epoch.lower(state).compile()
+    batches.compile(state)
+    while not isinstance(order := hosts.hear(), hosts.End):
+        epoch, first, count = order
+        if first == 0:
+            state = begin_epoch(state)
+        state = jax.block_until_ready(batches.advance(state, epoch, first, count))
+    return order
 
 
 def _rows(

@@ -129,7 +129,12 @@ def program(experiment: config_lib.Experiment, dataset: data.Dataset) -> Program
     # network says that it takes so many at a time.
     together = _together(network)
     whole = model.has_state(network, dataset.image_shape) and together is None
-    cut = microbatches.cut(size, math.prod(dataset.image_shape[:2]), together)
+    cut = microbatches.cut(size, math.prod(dataset.image_shape[:2]), together, experiment.train.groups)
+    if whole and jax.process_count() > 1:
+        raise ConfigError(
+            f"--processes: expected 1 for {experiment.model.name!r}, which looks at all examples of a batch "
+            f"at once, got {jax.process_count()}; leave --coordinator, --processes and --process out"
+        )
     made = Program(
         network=network,
         optimizer=settings.name,

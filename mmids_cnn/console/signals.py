@@ -11,14 +11,17 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 
 from mmids_cnn.errors import UserError
 
 _GRACE_SECONDS = 4.0  # to finish a piece of training and save it; "within 5 seconds" is what is promised
 _SAY_SECONDS = 0.3
+_LAST_SECONDS = 2.0
 
 _THREAD = "interrupt"
 _requested: int | None = None
+_last_words: Callable[["InterruptedRunError"], None] | None = None
 _graceful = threading.Event()
 
 
@@ -57,6 +60,12 @@ def defer() -> None:
     _graceful.set()
 
 
+def last_words(say: Callable[[InterruptedRunError], None]) -> None:
+    """What else is to be told before a signal ends this process at once."""
+    global _last_words
+    _last_words = say
+
+
 def ignore() -> None:
     """From now on the process ends by itself, with the status it has: what is left is Python's own end.
 
@@ -87,11 +96,12 @@ def _watch(reader: int) -> None:
 def _end(number: int, what: str) -> None:
     error = InterruptedRunError(number, what)
     # In threads, because writing waits for ever where nobody reads on: a full pipe, a terminal after Ctrl-S.
-    speakers = [threading.Thread(target=say, args=(error,), daemon=True) for say in (_free_terminal, _say)]
+    what_to_do = [_free_terminal, _say, *([_last_words] if _last_words else [])]
+    speakers = [threading.Thread(target=say, args=(error,), daemon=True) for say in what_to_do]
     for speaker in speakers:
         speaker.start()
     for speaker in speakers:
-        speaker.join(_SAY_SECONDS)
+        speaker.join(_SAY_SECONDS if speaker in speakers[:2] else _LAST_SECONDS)
     os._exit(error.exit_status)
 
 

@@ -19,6 +19,13 @@ PLAIN_SECONDS = 10.0  # between plain lines of progress
 _NARROW = 75  # columns that a bar needs beside a rate
 
 
+def apart() -> None:
+    """From now on what C++ libraries print on standard output goes nowhere; what Python prints is shown."""
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 class _Console(Console):
     """Goes on in silence where nobody reads (`| head`) or a disk is full: a run is worth more than that."""
 

@@ -36,5 +36,9 @@ def filled(array: np.ndarray, length: int) -> np.ndarray:
 
 
 def on_one_device(tree: Any) -> Any:
-    """Arrays on the first device alone; training copies them to several."""
-    return jax.device_put(tree, jax.local_devices()[0])
+    """Arrays on the first device of this process alone; training copies them to several."""
+
+    def own(leaf: Any) -> Any:
+        return leaf if getattr(leaf, "is_fully_addressable", True) else leaf.addressable_data(0)
+
+    return jax.device_put(jax.tree.map(own, tree), jax.local_devices()[0])

@@ -22,7 +22,7 @@ def found() -> dict[str, Any]:
       DeviceError: JAX finds no device of the platform asked for.
     """
     try:
-        devices = jax.devices()
+        devices = jax.local_devices()
     except Exception as error:  # RuntimeError, or AssertionError for some platforms
         wanted = os.environ.get("JAX_PLATFORMS", "")
         reason = (str(error).strip() or "no device").splitlines()[0]

@@ -40,32 +40,35 @@ def fits(pixels: int, size: int | None) -> bool:
     return size is not None and size * pixels <= _SLICE_PIXELS
 
 
-def cut(batch_size: int, pixels: int, size: int | None = None) -> Cut:
+def cut(batch_size: int, pixels: int, size: int | None = None, groups: int = 0) -> Cut:
     """How a batch of images of so many pixels is cut on this backend.
 
     On a CPU nothing but these sizes decides about groups and slices, and no slice is so large that XLA would
     cut its sums once more, by the number of threads: sums are rounded alike on any number of cores.
     Accelerators take equal shares, as many of them as the batch can be divided among: another number of them
-    rounds otherwise.
+    rounds otherwise, unless the number of groups is given.
 
     Args:
       batch_size: examples of a batch.
       pixels: of an image.
       size: examples of a slice, where a network has to have so many; batches of no more stay whole.
+      groups: into how many groups it is cut, at most; 0 as said above.
+
+    Raises:
+      ConfigError: there is not a group for each of the processes.
     """
     if jax.default_backend() != "cpu":
-        fair = range(jax.local_device_count(), 1, -1)
-        devices = next((n for n in fair if batch_size % (n * (size or 1)) == 0), 1)
-        return Cut(groups=devices, devices=devices)
+        groups = groups or mesh.sharing(lambda devices: batch_size % (devices * (size or 1)) == 0)
+        return Cut(groups=groups, devices=mesh.usable_devices(groups))
     if size is not None:
         count = -(-batch_size // size)
     else:
         most = max(1, min(_SLICE, _SLICE_PIXELS // pixels))
         halves = -(-2 * batch_size // most)
         count = max(-(-batch_size // most), min(2, halves))  # two halves rather than one whole
-    if count <= cores.MOST:
+    if groups == 0 and count <= cores.MOST:
         count = 1 << (count - 1).bit_length()
-    groups = min(count, cores.MOST)
+    groups = min(count, cores.MOST) if groups == 0 else min(groups, count if size else batch_size)
     return Cut(groups, -(-count // groups), mesh.usable_devices(groups), size or 0)
 
 

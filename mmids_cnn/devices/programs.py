@@ -4,7 +4,7 @@ JAX asks its cache with the program itself, which has to be traced and lowered f
 training that takes a second. Here a program is known by all that it is made of: the sources of this package,
 versions, the machine, settings of JAX and XLA, the types of its arguments, and what is compiled into it.
 Programs with code of one's own in them are not kept, as nothing here knows what that code imports, nor are
-those of other devices than a CPU.
+those of other devices than a CPU, or of several processes.
 """
 
 import contextlib
@@ -78,6 +78,8 @@ def _path(arguments: Sequence[Any], parts: Sequence[Any], quickly: bool) -> Path
     folder, sources = jax.config.values["jax_compilation_cache_dir"], _sources()
     if not folder or sources is None or jax.default_backend() != "cpu" or not all(map(_is_ours, parts)):
         return None
+    if jax.process_count() > 1:  # a program of several is not written down as a whole
+        return None
     leaves, tree = jax.tree.flatten(tuple(arguments))
     key = [
         *(sources, sys.version, platform.processor(), _cpu(), cores.count(), os.cpu_count()),
@@ -106,15 +108,15 @@ def _is_ours(part: Any) -> bool:
 
 def _sources() -> str | None:
     """A digest of this package's files; None where one was changed since, or just before, their import."""
-    paths = sorted(_PACKAGE.rglob("*.py"))
-    return _digest(tuple(paths)) if all(path.stat().st_mtime <= _SINCE for path in paths) else None
+    unchanged = all(path.stat().st_mtime <= _SINCE for path in _PACKAGE.rglob("*.py"))
+    return digest_of_sources() if unchanged else None
 
 
 @functools.cache
-def _digest(paths: Sequence[Path]) -> str:
-    """A digest of files, which each program of a process asks for."""
+def digest_of_sources() -> str:
+    """A digest of this package's files, for which each program of a process asks."""
     digest = hashlib.sha256()
-    for path in paths:
+    for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(_PACKAGE)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, loop, metrics, model, train
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.devices import device
+from mmids_cnn.devices import device, hosts
 from mmids_cnn.runs.clock import Clock
 
 
@@ -23,7 +23,8 @@ def introduce(
     network = train.make_network(experiment, dataset)
     found = device.found()
     train.require_memory(experiment, dataset)
-    terminal.note(device.describe(found))
+    together = f"; {hosts.count()} processes train together" if hosts.count() > 1 else ""
+    terminal.note(device.describe(found) + together)
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
     height, width, channels = dataset.image_shape
     terminal.note(

@@ -15,7 +15,7 @@ import jax
 import mmids_cnn
 from mmids_cnn import config as config_lib
 from mmids_cnn import data
-from mmids_cnn.devices import device
+from mmids_cnn.devices import device, hosts
 from mmids_cnn.errors import RunError
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.settings import dotted
@@ -53,6 +53,7 @@ def collect(
         "packages": versions(),
         "platform": platform.platform(),
         "device": device.found(),
+        "processes": hosts.count(),
         "jax": settings(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "dataset": facts(dataset),

@@ -43,8 +43,14 @@ def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal
     dataset = data.load(experiment.dataset, terminal.report)
     seconds = time.perf_counter() - started
 
-    from mmids_cnn.runs import clock, progress, session  # JAX: imported once the input is known to be right
+    from mmids_cnn.runs import (
+        clock,
+        progress,
+        session,
+        together,
+    )  # JAX: imported once the input is known to be right
 
+    together.agree(experiment, dataset)
     progress.introduce(experiment, dataset, workdir, terminal)
     with files.faults(f"opening {workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)

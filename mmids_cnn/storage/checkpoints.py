@@ -21,6 +21,9 @@ from mmids_cnn.errors import FaultError, RunError
 from mmids_cnn.storage import digests, files, seal
 from mmids_cnn.storage.digests import Tree
 
+# Orbax's way with several processes is that all of them save; here the first one does, alone.
+_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+
 
 class Restored(NamedTuple):
     """A checkpoint whose every leaf has the digest it was saved with."""
@@ -46,11 +49,11 @@ def restore(folder: Path, step: int) -> Restored:
     where = folder / str(step)
     try:
         seal.check_files(where / "state")
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler(), multiprocessing_options=_ALONE) as reader:
             meta = dict(reader.restore((where / "meta").absolute()))
         if meta.pop("self") != files.digest_of_json(meta) or meta["step"] != step:
             raise ValueError("another content of meta than was saved")
-        with ocp.StandardCheckpointer() as reader:
+        with ocp.StandardCheckpointer(multiprocessing_options=_ALONE) as reader:
             tree = reader.restore((where / "state").absolute())
         saved = meta["digests"]
         found = {path: digests.digest(array) for path, array in digests.leaves(tree)}
@@ -119,9 +122,15 @@ class Saver:
         self._folder, self._keep, self.best = folder, keep, best
         handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
         handlers.add("state", ocp.args.StandardSave, seal.SealedHandler())
+        folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
-            options=ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self,
+                cleanup_tmp_directories=True,
+                create=False,
+                multiprocessing_options=_ALONE,
+            ),
             handler_registry=handlers,
         )
 

@@ -143,6 +143,7 @@ def fit(
     with _timed(seconds, "compile"):
         state = train.init_state(experiment, dataset) if state is None else state
         program = state.program
+        hosts.tell(())
         state = mesh.place(hosts.same(state), mesh.replicated(state.devices))
         scorer = score.Scorer(
             program.network, program.metrics, held, experiment.eval.batch_size, state.population
@@ -198,6 +199,9 @@ def follow(experiment: config_lib.Experiment, dataset: data.Dataset) -> hosts.En
     Raises:
       ConfigError: the network does not fit the data.
     """
+    order = hosts.hear()
+    if isinstance(order, hosts.End):  # before it began
+        return order
     batches = feed.make(experiment, dataset.splits["train"])
     state = train.init_state(experiment, dataset)
     state = mesh.place(hosts.same(state), mesh.replicated(state.devices))

@@ -50,6 +50,7 @@ SOAK_FILES = (  # what whole processes promise: killed, starved, years later, in
     "test_own.py",
     "test_patience.py",
     "test_photographs.py",
+    "test_together.py",
     "test_torture.py",
     "test_walkthrough.py",
     "test_wheel.py",

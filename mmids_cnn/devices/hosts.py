@@ -149,11 +149,12 @@ class _Member:
         self.client.key_value_set(f"mmids_cnn/{name}", json.dumps(value), allow_overwrite=True)
 
     def take(self, name: str) -> Any:
-        """The value of a name, as soon as somebody has put it there."""
-        while True:
+        """The value of a name, as soon as somebody has put it there; None where process 0 has ended."""
+        while self._end is None:
             with contextlib.suppress(Exception):  # not there yet; that nobody is there, `_look` finds
                 return json.loads(self.client.blocking_key_value_get(f"mmids_cnn/{name}", 2000))
             time.sleep(0.01)
+        return None
 
     def tell(self, order: Any) -> None:
         """Process 0 tells all others what is next."""
@@ -169,9 +170,9 @@ class _Member:
         order = self.take(f"order/{self._orders - 1}")
         if isinstance(order, dict):
             self._end = End(*order["end"])
-            self._say_alive()
-            return self._end
-        return order
+            with contextlib.suppress(Exception):  # it knows by the other thread, and has gone
+                self._say_alive()
+        return self._end or order
 
     def leave(self, end: End) -> None:
         """Takes leave of the others: process 0 says how it ended, another one why it has to."""
@@ -204,7 +205,7 @@ class _Member:
                 self._say_alive()
                 self._read()
             time.sleep(_BEAT)
-            if known and self._end and self._end.status and not self._leaving:
+            if known and not self._leaving:
                 # Unless it waits for an order, there is nothing that this process will hear it by.
                 time.sleep(4 * _BEAT)
                 self._give_up(0, "it has ended")
@@ -282,8 +283,8 @@ def join(group: Group, requested: Callable[[], int | None], lost: Callable[[str,
     Args:
       group: the processes; what it leaves open is found as the cluster has it.
       requested: the signal that asked this process to stop, or None; process 0 is sent the same one.
-      lost: called, in another thread, with a line and an exit status where no work is left to be done; is not
-        to return.
+      lost: called, in another thread, with a line and an exit status where this process is to end, as
+        another one has ended or is lost; is not to return.
 
     Returns:
       The group as it is.
@@ -316,7 +317,8 @@ def facts_of_others(own: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     if _here is None:
         return {}
     if not leads():
-        _here.put(f"facts/{_here.group.process}", own)
+        with contextlib.suppress(Exception):  # process 0 may have ended by now, which `hear` tells
+            _here.put(f"facts/{_here.group.process}", own)
         return {}
     return {process: _here.take(f"facts/{process}") for process in range(1, _here.group.processes)}
 

@@ -39,9 +39,12 @@ def joined(group: hosts.Group, terminal: Terminal) -> Iterator[bool]:
     if not hosts.leads():  # a signal is for process 0 to see to
         signals.defer()
     try:
+        device.found()  # JAX looks for devices in all processes at once: none of them may end before
         yield hosts.leads()
     except UserError as error:
-        hosts.leave(hosts.End(error.exit_status, str(error)))
+        others = isinstance(error, signals.InterruptedRunError) or str(error).startswith("process ")
+        said = str(error) if others or not hosts.leads() else f"process 0: {error}"
+        hosts.leave(hosts.End(error.exit_status, said))
         raise
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())[:200]
@@ -87,7 +90,7 @@ def follow(experiment: config_lib.Experiment) -> None:
     if end.status > 128:
         raise signals.InterruptedRunError(end.status - 128, end.line.partition(": ")[2])
     if end.status:
-        error = UserError(f"process 0: {end.line}")
+        error = UserError(end.line)
         error.exit_status = end.status
         raise error
 
@@ -116,6 +119,6 @@ def _end(line: str, status: int) -> None:
     """Ends this process where another one has ended, or is lost: JAX may wait for it for ever."""
     if status > 128:
         command.warn(line)
-    else:
+    elif status:
         command.complain(line, status)
     os._exit(status)

@@ -1,0 +1,264 @@
+"""Several processes that train one model: the bits of one alone, and an end of all where one ends."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.promises import torture
+from tests.support import idx_files, processes, together
+from tests.support.processes import ROOT, Place
+from tests.support.together import Ended
+
+BATCH = "--config.batch_size=256"  # eight groups, enough for four processes of two devices
+LONG = ("--config.num_epochs=100000", "--config.checkpoint.every_seconds=0.5")
+SECONDS = 60  # in which all have to end where one is lost
+OWN = """
+import flax.linen as nn
+from ml_collections import ConfigDict
+from experiments import base
+
+class Whole(nn.Module):
+    num_classes: int
+    channels: tuple[int, ...] = (8,)
+
+    @nn.compact
+    def __call__(self, images, *, train=False, valid=None):
+        x = nn.BatchNorm(use_running_average=not train)(images.reshape(len(images), -1) / 255.0)
+        return nn.Dense(self.num_classes)(x)
+
+def get_config():
+    config = base.get_config()
+    config.model = ConfigDict({"name": "whole:Whole", "channels": (8,)})
+    return config
+"""
+GOES_ON = "give all processes the same command again to go on from there"
+
+
+def succeeded(ended: list[Ended]) -> None:
+    """All ended well, and the first one alone said something."""
+    assert [one.status for one in ended] == [0] * len(ended), ended
+    assert "finished already" in ended[0].out or "test accuracy" in ended[0].out
+    assert [one.out for one in ended[1:]] == [""] * (len(ended) - 1)
+    assert [one.err for one in ended] == [""] * len(ended)
+
+
+@pytest.mark.parametrize(
+    ("count", "devices", "overrides"),
+    [
+        (2, 1, ("--config.dataset.placement=streamed",)),
+        (2, 2, torture.EVERYTHING.arguments),
+        (4, 1, ()),
+        (4, 2, ("--config.train.groups=16",)),
+    ],
+)
+def test_bits_are_those_of_one_process(
+    place: Place, count: int, devices: int, overrides: tuple[str, ...]
+) -> None:
+    overrides = (*overrides, BATCH)
+    alone = place.run("alone", *overrides)
+    assert alone.returncode == 0, alone.stderr
+    ended = together.run(place, "group", count, *overrides, JAX_NUM_CPU_DEVICES=str(devices))
+    succeeded(ended)
+    assert f"; {count} processes train together" in ended[0].out
+    assert processes.bits(place.work / "group") == processes.bits(place.work / "alone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_signal_to_any_process_saves_once_and_ends_all(
+    place: Place, number: signal.Signals, who: int
+) -> None:
+    group = together.start(place, "run", 2, *LONG)
+    processes.until(group[who], lambda: bool(processes.steps(group.workdir)))
+    group[who].send_signal(number)
+    ended = group.wait()
+    assert [one.status for one in ended] == [128 + number] * 2, ended
+    (said,) = {one.err for one in ended}  # by both
+    step = processes.steps(group.workdir)[-1]
+    assert said == (
+        f"stopped by {number.name}: after step {step:,}; give the same command again to go on from there\n"
+    )
+
+
+def test_a_stopped_run_goes_on_with_any_number_of_processes(place: Place, unbroken: Path) -> None:
+    succeeded(together.run(place, "run", 2, "--config.num_epochs=2"))
+    shutil.copytree(place.work / "run", place.work / "more")
+    alone = place.run("run")
+    assert alone.returncode == 0, alone.stderr
+    assert "its bits may differ" not in alone.stdout
+    assert processes.bits(place.work / "run") == processes.bits(unbroken)
+    succeeded(together.run(place, "more", 2))
+    assert processes.bits(place.work / "more") == processes.bits(unbroken)
+    before = processes.content(place.work / "more")
+    again = together.run(place, "more", 2)
+    succeeded(again)
+    assert "finished already" in again[0].out
+    assert processes.content(place.work / "more") == before
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_process_is_killed(place: Place, who: int) -> None:
+    longer = ("--config.num_epochs=40", "--config.eval.every_epochs=0")
+    alone = place.run("alone", *longer)
+    assert alone.returncode == 0, alone.stderr
+    group = together.start(place, "run", 2, *longer, "--config.checkpoint.every_seconds=0.05")
+    processes.until(group[who], lambda: bool(processes.steps(group.workdir)))
+    group[who].kill()
+    ended = group.wait(SECONDS)
+    assert ended[who].status == -signal.SIGKILL
+    other = ended[1 - who]
+    assert other.status == 1
+    assert other.err.startswith("error: ") and other.err.endswith(f"{GOES_ON}\n")
+    assert other.err.count("\n") == 1
+    succeeded(together.run(place, "run", 2, *longer))
+    assert processes.bits(group.workdir) == processes.bits(place.work / "alone")
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_process_stands_still(place: Place, who: int) -> None:
+    group = together.start(place, "run", 2, *LONG)
+    processes.until(group[who], lambda: bool(processes.steps(group.workdir)))
+    group[who].send_signal(signal.SIGSTOP)
+    assert group[1 - who].wait(timeout=SECONDS) == 1
+    group[who].send_signal(signal.SIGCONT)
+    for one in group.wait(SECONDS):
+        assert one.status == 1
+        assert one.err.startswith("error: ")
+        assert one.err.endswith(f"{GOES_ON}\n") and one.err.count("\n") == 1
+    assert processes.steps(group.workdir)
+
+
+def test_a_short_halt_is_waited_for(place: Place) -> None:
+    group = together.start(place, "run", 2, "--config.checkpoint.every_seconds=0.05")
+    processes.until(group[1], lambda: bool(processes.steps(group.workdir)))
+    group[1].send_signal(signal.SIGSTOP)
+    time.sleep(8)
+    group[1].send_signal(signal.SIGCONT)
+    succeeded(group.wait())
+
+
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        (("--config.seed=7",), "config.seed: '0' here, '7' there"),
+        (("--config.train.label_smoothing=0.1",), "config.train.label_smoothing: '0.0' here, '0.1' there"),
+        (("--config.dataset.archives={other}",), "data: "),
+    ],
+)
+def test_another_configuration_or_other_data_are_refused(
+    place: Place, own: tuple[str, ...], found: str
+) -> None:
+    other = idx_files.write_set(place.work / "other", idx_files.digits(399, 200))
+    each = ((), tuple(word.format(other=other) for word in own))
+    ended = together.start(place, "run", 2, each=each).wait()
+    assert [one.status for one in ended] == [2, 2], ended
+    (said,) = {one.err for one in ended}
+    assert said.startswith(f"error: process 1: expected what process 0 has, found another {found}"), said
+    assert said.count("\n") == 1
+    assert not (place.work / "run" / "checkpoints").exists()
+
+
+def test_other_code_is_refused(place: Place) -> None:
+    copy = place.work / "copy"
+    shutil.copytree(ROOT / "mmids_cnn", copy / "mmids_cnn", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(copy / "mmids_cnn" / "keys.py", "a") as file:
+        file.write("# another version\n")
+    coordinator = f"127.0.0.1:{together.free_port()}"
+    flags = (f"--coordinator={coordinator}", "--processes=2")
+    first = place.start("run.0", *flags, "--process=0", "--workdir=run")
+    second = place.start("run.1", *flags, "--process=1", "--workdir=run", PYTHONPATH=str(copy))
+    assert [first.wait(timeout=120), second.wait(timeout=120)] == [2, 2]
+    (said,) = {place.output(name)[1] for name in ("run.0", "run.1")}
+    assert said.startswith("error: process 1: expected what process 0 has, found another code: '"), said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("--config.batch_size=8",),
+            "--processes: expected a divisor of 1, the pieces that a batch of config.batch_size is cut into, "
+            "got 2; start fewer, or change --config.batch_size or --config.train.groups",
+        ),
+        (
+            ("--config=whole.py",),
+            "--processes: expected 1 for 'whole:Whole', which looks at all examples of a "
+            "batch at once, got 2; leave --coordinator, --processes and --process out",
+        ),
+        (
+            (f"--config={ROOT}/experiments/sweep.py",),
+            "--processes: expected one experiment, got a sweep, which several machines share by "
+            "--config.sweep.executor=ray; leave out --coordinator, --processes and --process",
+        ),
+        (
+            ("--config.dataset.archives=nowhere",),
+            "dataset.archives: expected a folder of IDX archives, found none at nowhere; set "
+            "--config.dataset.archives to the folder that holds them",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_together(place: Place, overrides: tuple[str, ...], said: str) -> None:
+    (place.work / "whole.py").write_text(OWN)
+    ended = together.run(place, "run", 2, *overrides)
+    assert [one.status for one in ended] == [2, 2], ended
+    for one in ended:
+        assert one.err.count("\n") == 1
+        assert one.err.removeprefix("error: ").removeprefix("process 0: ") == f"{said}\n"
+
+
+def test_slurm_is_found(place: Place, unbroken: Path) -> None:
+    """Two tasks of a job step, as `srun` starts them: nothing is said on the command line."""
+    started = []
+    for process in range(2):
+        task = {
+            "SLURM_JOB_ID": str(10_000 + os.getpid() % 20_000),
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_NTASKS": "2",
+            "SLURM_PROCID": str(process),
+            "SLURM_LOCALID": str(process),
+        }
+        started.append(place.start(f"run.{process}", "--workdir=run", **task))
+    ended = [Ended(one.wait(timeout=120), *place.output(f"run.{i}")) for i, one in enumerate(started)]
+    succeeded(ended)
+    assert processes.bits(place.work / "run") == processes.bits(unbroken)
+
+
+def on_two_hosts(place: Place, hosts: tuple[str, str], *overrides: str) -> list[subprocess.Popen[str]]:
+    """Starts a run whose processes reach one another over the wire between two network namespaces alone."""
+    started = []
+    for process, host in enumerate(hosts):
+        flags = ("--coordinator=10.77.0.1:29400", "--processes=2", f"--process={process}", "--workdir=run")
+        command = ["ip", "netns", "exec", host, *place.command("run", *overrides, *flags)]
+        out, err = (place.work / f"run.{process}.{end}" for end in ("out", "err"))
+        with open(out, "w") as stdout, open(err, "w") as stderr:
+            environment = place.environment(JAX_NUM_CPU_DEVICES="1")
+            started.append(
+                subprocess.Popen(
+                    command, cwd=place.work, env=environment, stdout=stdout, stderr=stderr, text=True
+                )
+            )
+    return started
+
+
+def test_two_hosts_and_a_wire_that_breaks(place: Place, unbroken: Path) -> None:
+    with together.linked() as hosts:
+        if hosts is None:
+            pytest.skip("network namespaces need root, and a system that has them")
+        started = on_two_hosts(place, hosts)
+        ended = [Ended(one.wait(timeout=120), *place.output(f"run.{i}")) for i, one in enumerate(started)]
+        succeeded(ended)
+        assert processes.bits(place.work / "run") == processes.bits(unbroken)
+        shutil.rmtree(place.work / "run")
+        started = on_two_hosts(place, hosts, *LONG)
+        processes.until(started[0], lambda: bool(processes.steps(place.work / "run")))
+        subprocess.run(["ip", "-n", hosts[0], "link", "set", "mmids0", "down"], check=True)
+        for index, one in enumerate(started):
+            assert one.wait(timeout=SECONDS) == 1
+            said = place.output(f"run.{index}")[1]
+            assert said.startswith("error: ") and said.endswith(f"{GOES_ON}\n"), said
+        assert processes.steps(place.work / "run")

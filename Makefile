@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint types quick unit soak format reproduce plain bench bench-gpu gpu-program tpu-program scaling sweeps recipes pictures notebook torture readme clean
+.PHONY: help setup run check test lint types quick unit soak format reproduce plain bench bench-gpu gpu-program tpu-program scaling sweeps recipes pictures notebook torture torture-together readme clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -99,6 +99,10 @@ notebook: setup ## run experiments/walkthrough, the course notebook step by step
 torture: setup ## break ROUNDS runs and sweeps (100), damage as many files, type 500 wrong lines; minutes
 	$(BIN)/python -m tests.support.lines --number 500
 	$(BIN)/python -m tests.promises.torture --rounds $${ROUNDS:-100}
+	$(BIN)/python tests/benchmarks/table.py
+
+torture-together: setup ## hit ROUNDS runs in two processes (30), compare their ends with one process's
+	$(BIN)/python -m tests.promises.torture_together --rounds $${ROUNDS:-30}
 	$(BIN)/python tests/benchmarks/table.py
 
 readme: setup ## run every command of the README as it is written, in a fresh clone; an hour

@@ -220,6 +220,17 @@ def torture_rows(record: Mapping) -> Rows:
     return caption, header, [[str(record[name]) for name in header]]
 
 
+def together_rows(record: Mapping) -> Rows:
+    """How many runs in two processes were hit, and what went wrong."""
+    caption = (
+        f"`{record['command']}`, {record['device']['kind']}, {record['device']['cores']} cores, seed "
+        f"{record['seed']}, on commit {record['git_commit'][:7]}; a round is a run in two processes, either "
+        "of them hit up to four times, whose end is compared with that of a run in one:"
+    )
+    header = ["rounds", "processes", "hits", "mismatches", "failures", "tracebacks", "hangs"]
+    return caption, header, [[str(record[name]) for name in header]]
+
+
 def sweep_rows(record: Mapping) -> Rows:
     """Trials an hour by how they are trained."""
     source, alone = record["provenance"], record["arms"][0]["trials_per_hour"]
@@ -407,7 +418,7 @@ TABLES = {
     "networks": {"networks_cpu": [networks_rows]},
     "gpu": {"gpu": [gpu_rows], "gpu_program": [gpu_program_rows]},
     "tpu": {"tpu_program": [tpu_program_rows]},
-    "torture": {"torture": [torture_rows]},
+    "torture": {"torture": [torture_rows], "torture_together": [together_rows]},
     "sweeps": {"lr_sweep_cpu": [found_rows], "sweep_cpu": [sweep_rows]},
     "bench": {
         "cpu": [benchmark_rows, target_rows],

@@ -50,6 +50,7 @@ RECORD = ROOT / "tests" / "benchmarks" / "records" / "torture.json"
 HITS = 4  # of a run, at most
 WRONG = ("mismatches", "undetected", "failures", "tracebacks", "hangs")
 COUNTED = ("rounds", "processes", "hits", "full disks", "mended", "refused", "right", *WRONG)
+KEPT = ("mmids_cnn", "git_commit", "git_dirty", "python", "packages", "platform", "device", "xla_flags")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 NETWORK = "--config.model.channels=16,32,32"  # the reference network
 Counts = collections.Counter[str]
@@ -337,17 +338,7 @@ def main() -> int:
         subjects, place = prepare(fork, root), Place(root, root, fork)
         provenance = json.loads((root / "run" / "provenance.json").read_text())
         identity = {"command": f"ROUNDS={arguments.rounds} make torture", "seed": arguments.seed}
-        kept = (
-            "mmids_cnn",
-            "git_commit",
-            "git_dirty",
-            "python",
-            "packages",
-            "platform",
-            "device",
-            "xla_flags",
-        )
-        sitting = {name: provenance[name] for name in kept}
+        sitting = {name: provenance[name] for name in KEPT}
         record = Record(arguments.record, arguments.rounds, identity, sitting)
 
         def play_one(index: int) -> Counts:

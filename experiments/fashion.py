@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 64
     config.dataset.name = "fashion_mnist"
     config.model = ConfigDict(
-        {"name": "norm_net", "channels": (32, 44, 64), "depths": (1, 2, 2), "dropout": 0.0}
+        {"name": "norm_net", "channels": (32, 44, 64), "depths": (1, 2, 2), "flatten": False, "dropout": 0.0}
     )
     config.optimizer.learning_rate = 0.01
     config.optimizer.schedule = "one_cycle"

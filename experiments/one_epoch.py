@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.num_epochs = 1
     config.batch_size = 32
     config.model = ConfigDict(
-        {"name": "norm_net", "channels": (24, 48, 64), "depths": (1, 2, 2), "dropout": 0.0}
+        {"name": "norm_net", "channels": (24, 48, 64), "depths": (1, 2, 2), "flatten": False, "dropout": 0.0}
     )
     config.optimizer.learning_rate = 1.5e-2
     config.optimizer.schedule = "one_cycle"

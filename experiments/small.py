@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.num_epochs = 20
     config.batch_size = 64
     config.model = ConfigDict(
-        {"name": "norm_net", "channels": (16, 20, 28), "depths": (1, 2, 2), "dropout": 0.0}
+        {"name": "norm_net", "channels": (16, 20, 28), "depths": (1, 2, 2), "flatten": False, "dropout": 0.0}
     )
     config.optimizer.learning_rate = 0.016
     config.optimizer.schedule = "one_cycle"

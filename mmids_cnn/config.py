@@ -100,7 +100,8 @@ class Model(Mapping[str, Any]):
             raise ConfigError(f"config.{path}name: missing; start the experiment from experiments/base.py")
         name = schema.check(f"{path}name", networks.NAME, given.pop("name"))
         if name in networks.NETWORKS:
-            return cls(name=name, **vars(schema.build(networks.NETWORKS[name].fields, given, path)))
+            fields = schema.build(networks.NETWORKS[name].fields, given, path, recorded=recorded)
+            return cls(name=name, **vars(fields))
         return cls(name=name, **{key: schema.check_plain(path + key, x) for key, x in given.items()})
 
 

@@ -281,7 +281,7 @@ def test_number_of_devices_changes_no_bit(
     "model",
     [
         {"name": "conv_net", "channels": (4,), "kernel_size": 3},
-        {"name": "norm_net", "channels": (4, 4), "depths": (1, 1), "dropout": 0.0},
+        {"name": "norm_net", "channels": (4, 4), "depths": (1, 1), "flatten": True, "dropout": 0.0},
     ],
     ids=lambda model: model["name"],
 )

@@ -21,6 +21,7 @@ _LAST_SECONDS = 2.0
 
 _THREAD = "interrupt"
 _requested: int | None = None
+_grace = _GRACE_SECONDS
 _last_words: Callable[["InterruptedRunError"], None] | None = None
 _graceful = threading.Event()
 
@@ -55,8 +56,14 @@ def requested() -> int | None:
     return _requested
 
 
-def defer() -> None:
-    """From now on there is something to save: the main thread polls `requested`, and stops by itself."""
+def defer(seconds: float = _GRACE_SECONDS) -> None:
+    """From now on there is something to save: the main thread polls `requested`, and stops by itself.
+
+    Args:
+      seconds: that it is given to do so.
+    """
+    global _grace
+    _grace = seconds
     _graceful.set()
 
 
@@ -87,8 +94,8 @@ def _watch(reader: int) -> None:
         if not _graceful.is_set():
             _end(number, "nothing was left to save; give the same command again")
         _requested = number
-        late = f"not done after {_GRACE_SECONDS:g} s; give the same command to go on from the last checkpoint"
-        timer = threading.Timer(_GRACE_SECONDS, _end, (number, late))
+        late = f"not done after {_grace:g} s; give the same command to go on from the last checkpoint"
+        timer = threading.Timer(_grace, _end, (number, late))
         timer.daemon = True
         timer.start()
 

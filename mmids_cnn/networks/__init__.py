@@ -36,6 +36,7 @@ class NormNet:
         "a tuple of as many integers from 1 to 100, such as (1, 2, 2)",
         lambda value: all(1 <= depth <= 100 for depth in value),
     )
+    flatten: bool = leaf("true or false", lambda value: True, before=False)
     dropout: float = leaf("a number with 0 <= d < 1", lambda value: 0 <= value < 1)
 
 

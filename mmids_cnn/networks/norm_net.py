@@ -1,4 +1,4 @@
-"""A network with batch norm: stages of convolutions, pooled in between, a global mean, one dense layer."""
+"""A network with batch norm: stages of convolutions, pooled in between, then one dense layer."""
 
 from typing import ClassVar
 
@@ -44,13 +44,15 @@ class NormNet(nn.Module):
     Attributes:
       num_classes: number of logits.
       channels: output channels of the convolutions of each stage.
-      depths: number of convolutions of each stage. The last stage ends with the mean over all pixels.
-      dropout: share of those means that is left out while training, 0 to 1.
+      depths: number of convolutions of each stage.
+      flatten: whether the dense layer is given every pixel of the last stage, or the means over them.
+      dropout: share of what it is given that is left out while training, 0 to 1.
     """
 
     num_classes: int
     channels: tuple[int, ...] = (16, 20, 24)
     depths: tuple[int, ...] = (1, 2, 2)
+    flatten: bool = False
     dropout: float = 0.0
 
     slice_size: ClassVar[int] = layers.GHOST  # a batch may be cut into slices of so many examples
@@ -84,6 +86,6 @@ class NormNet(nn.Module):
         for stage, (features, depth) in enumerate(zip(self.channels, self.depths, strict=True)):
             for index in range(depth):
                 x = ConvNorm(features, index == depth - 1 and stage < poolings)(x, train, valid)
-        means = x.mean((1, 2)).T
-        means = nn.Dropout(self.dropout, deterministic=not train)(means)
-        return nn.Dense(self.num_classes)(means)
+        seen = layers.flatten(x) if self.flatten else x.mean((1, 2)).T
+        seen = nn.Dropout(self.dropout, deterministic=not train)(seen)
+        return nn.Dense(self.num_classes)(seen)

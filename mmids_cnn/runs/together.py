@@ -16,6 +16,8 @@ from mmids_cnn.errors import ConfigError, FaultError, UserError
 from mmids_cnn.runs import provenance
 from mmids_cnn.settings import schema
 
+_GRACE_SECONDS = 10.0  # for process 0 to hear of a signal, to save and to say so
+
 
 @contextlib.contextmanager
 def joined(group: hosts.Group, terminal: Terminal) -> Iterator[bool]:
@@ -36,8 +38,8 @@ def joined(group: hosts.Group, terminal: Terminal) -> Iterator[bool]:
         terminal.note(f"waiting at {group.coordinator} for {counted(group.processes - 1, 'other process')}")
     hosts.join(group, signals.requested, _end)
     signals.last_words(lambda error: hosts.leave(hosts.End(error.exit_status, str(error))))
-    if not hosts.leads():  # a signal is for process 0 to see to
-        signals.defer()
+    if not hosts.leads():  # a signal is for process 0 to see to, which needs its own time
+        signals.defer(_GRACE_SECONDS)
     try:
         device.found()  # JAX looks for devices in all processes at once: none of them may end before
         yield hosts.leads()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmids_cnn.devices import mesh, microbatches
+from mmids_cnn.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,36 @@ def test_slices_of_a_size_that_is_given(batch_size: int, want: tuple[int, int]) 
 
 def test_devices_share_groups_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [mesh.usable_devices(groups) for groups in (1, 2, 3, 4)] == [1, 2, 1, 2]
-    monkeypatch.setattr(jax, "local_device_count", lambda: 6)
+    monkeypatch.setattr(mesh, "_of_each_process", lambda: 6)
     assert [mesh.usable_devices(groups) for groups in (1, 2, 4, 8)] == [1, 2, 4, 4]
+
+
+def test_processes_share_groups_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesh, "_of_each_process", lambda: 3)
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    assert [mesh.usable_devices(groups) for groups in (4, 8, 12, 16)] == [4, 8, 12, 8]
+    for size, want in ((24, 12), (16, 8), (4, 4), (7, 4)):
+        assert mesh.sharing(lambda devices, size=size: size % devices == 0) == want  # type: ignore[misc]
+    with pytest.raises(ConfigError, match="--processes: expected a divisor of 6, the pieces"):
+        mesh.usable_devices(6)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "size", "groups", "want"),
+    [
+        (128, None, 4, (4, 1)),
+        (128, None, 16, (16, 1)),
+        (128, None, 2, (2, 2)),
+        (4, None, 16, (4, 1)),
+        (128, 32, 8, (4, 1)),
+        (1000, 32, 16, (16, 2)),
+    ],
+)
+def test_a_number_of_groups_that_is_given(
+    batch_size: int, size: int | None, groups: int, want: tuple[int, int]
+) -> None:
+    cut = microbatches.cut(batch_size, 784, size, groups)
+    assert (cut.groups, cut.slices) == want
 
 
 @pytest.mark.parametrize("devices", [1, 2])

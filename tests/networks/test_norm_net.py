@@ -17,7 +17,7 @@ from mmids_cnn.networks import norm_net
 from tests.support.everything import EVERYTHING
 from tests.support.suite import BatchOf, Vary, digests, step
 
-SMALL = {"name": "norm_net", "channels": (4, 6), "depths": (1, 2), "dropout": 0.25}
+SMALL = {"name": "norm_net", "channels": (4, 6), "depths": (1, 2), "flatten": False, "dropout": 0.25}
 
 
 def resolved(vary: Vary, settings: dict[str, Any], **changes: Any) -> config_lib.Experiment:

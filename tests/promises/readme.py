@@ -23,7 +23,7 @@ from mmids_cnn.console.terminal import clock
 from mmids_cnn.datasets import idx
 
 ROOT = Path(__file__).parents[2]
-_STARTS = ("git ", "make ", ". ", "python ", "pip ")
+_STARTS = ("git ", "make ", ". ", "python ", "pip ", "for ")
 _MARK = "readme-status"
 
 

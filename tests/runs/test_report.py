@@ -196,7 +196,7 @@ def test_large_images_are_thinned(fixed: Fixed) -> None:
     ("fields", "channels", "maps"),
     [
         ({"name": "conv_net", "kernel_size": 3}, 1, 2),
-        ({"name": "norm_net", "depths": (1, 2), "dropout": 0.0}, 3, 3),
+        ({"name": "norm_net", "depths": (1, 2), "flatten": False, "dropout": 0.0}, 3, 3),
     ],
 )
 def test_filters_and_maps(tmp_path: Path, fields: dict[str, Any], channels: int, maps: int) -> None:

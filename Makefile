@@ -72,8 +72,9 @@ tpu-program: setup ## compile for a TPU v5e without one; count operations, copie
 	$(BIN)/python tests/benchmarks/programs.py tpu
 	$(BIN)/python tests/benchmarks/table.py
 
-scaling: setup ## time how cost grows with batch, width, data and number of models
+scaling: setup ## time how cost grows with batch, width, data and models, and shrinks with processes
 	$(BIN)/python tests/benchmarks/scaling.py
+	$(BIN)/python tests/benchmarks/processes.py
 	$(BIN)/python tests/benchmarks/table.py
 
 sweeps: setup ## time populations beside single runs; run experiments/lr_sweep.py with and without halving

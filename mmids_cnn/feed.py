@@ -15,9 +15,8 @@ from mmids_cnn import data
 from mmids_cnn.devices import members, mesh, programs
 from mmids_cnn.epoch import epoch_order, steps_resident, steps_streamed
 from mmids_cnn.errors import ConfigError
-from mmids_cnn.train import Batch, TrainState, batch_size, steps_per_epoch
+from mmids_cnn.train import RESIDENT_BYTES, Batch, TrainState, batch_size, steps_per_epoch
 
-_RESIDENT_BYTES = 2**30  # what 'auto' puts on the device at most
 _CHUNK_BYTES = 2**24  # what is streamed at a time, about
 _CHUNK_STEPS = 32  # and at most this many steps of it
 
@@ -39,7 +38,7 @@ def make(experiment: config_lib.Experiment, train: data.Split) -> Feed:
     """The feed that the configuration asks for; 'auto' keeps up to 1 GiB on the device."""
     placement = experiment.dataset.placement
     if placement == "auto":
-        placement = "resident" if train.images.nbytes <= _RESIDENT_BYTES else "streamed"
+        placement = "resident" if train.images.nbytes <= RESIDENT_BYTES else "streamed"
     return (Resident if placement == "resident" else Streamed)(train, batch_size(experiment, train))
 
 

@@ -174,35 +174,51 @@ def _require_usable(program: Program, image_shape: tuple[int, ...]) -> None:
     jax.eval_shape(run, optimizer.abstract())
 
 
-def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, members: int = 1) -> None:
-    """Raises `ConfigError` if the device's memory is less than training takes at least.
+RESIDENT_BYTES = 2**30  # of training images: what is larger stays on the host, unless it is asked for
 
-    That is the states, a gradient for each group of examples, and what layers put out for those that are
-    computed side by side.
+
+def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, members: int = 1) -> int:
+    """Bytes of a device that training takes at least.
+
+    That is data, states, a gradient for each group of examples, and what layers put out for those that are
+    computed side by side: of a CPU by its cores, else by each device.
 
     Args:
       experiment: what is to be trained.
       dataset: the data.
       members: models of a population.
+
+    Raises:
+      ConfigError: there are fewer.
     """
     made, there = program(experiment, dataset), device.memory()
+    placement, images = experiment.dataset.placement, dataset.splits["train"].images.nbytes
+    resident = placement == "resident" or (placement == "auto" and images <= RESIDENT_BYTES)
     state = _init(None).eval_shape(optimizer.hyperparams(experiment), made, dataset.image_shape)
     rows = model.table(made.network, dataset.image_shape)
     cut, size = made.cut, batch_size(experiment, dataset.splits["train"])
-    at_once = cut.devices * -(-size // (cut.groups * cut.slices))
+    at_once = -(-size // (cut.groups * cut.slices))
+    if jax.default_backend() == "cpu":
+        at_once *= max(1, cut.devices // jax.process_count())
     gradients = cut.groups * sum(row.parameters for row in rows)
     activations = at_once * sum(math.prod(row.output_shape) for row in rows)
     states = members * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    needed = states + 4 * (gradients + activations)
+    needed = images * resident + states + 4 * (gradients + activations)
     if there is not None and needed > there:
         leaves = [*(f"model.{name}" for name in experiment.model.fields), "batch_size"]
         leaves += ["sweep.population"] if members > 1 else []
+        if 2 * images * resident > needed:
+            raise ConfigError(
+                f"config.dataset.placement: expected data that fit into {there / 1e9:,.1f} GB of memory, got "
+                f"{images / 1e9:,.1f} GB of images; set it to 'streamed'"
+            )
         raise ConfigError(
             f"config.model: expected a network that is trained in {there / 1e9:,.1f} GB of memory, got one "
             f"of {gradients // cut.groups:,} parameters, which takes {needed / 1e9:,.1f} GB at least"
             f"{f', {members:,} of them at once' if members > 1 else ''}; "
             f"lower {', '.join(f'--config.{name}' for name in leaves)}"
         )
+    return needed
 
 
 def notes(experiment: config_lib.Experiment, dataset: data.Dataset) -> list[str]:

@@ -134,6 +134,33 @@ def scaling_rows(record: Mapping) -> Rows:
     return caption, header, rows
 
 
+def processes_rows(record: Mapping) -> Rows:
+    """How training goes faster with processes: measured, modelled, and forecast for other machines."""
+    machine, c = record["machine"], record["constants"]
+    caption = (
+        f"Processes of one core, {machine['cpu']}, {machine['date']}: milliseconds of a step of `base.py`, "
+        f"medians of {record['settings']['rounds']} interleaved rounds (lowest–highest). The model: "
+        f"{_digits(1e6 * c['fixed'])} µs + {_digits(1e6 * c['each'])} µs an image of a process + "
+        f"{_digits(1e6 * c['latency'])} µs an exchange + its bytes at {_digits(c['rate'] / 1e9)} GB/s. GPUs "
+        "are a forecast: a step of one as timed on an H200, exchanges of 20 µs at 200 GB/s inside a machine "
+        "and of 100 µs at 10 GB/s between machines, which are assumed."
+    )
+    header = ["", "processes", "batch", "a step, ms", "model, ms", "error", "images a second"]
+    rows = []
+    for run in record["runs"]:
+        seconds, model = run["step_seconds"], run["model_seconds"]
+        error = f"{100 * (model / seconds['median'] - 1):+.0f} %" if run["processes"] > 1 else ""
+        cells = [spread(seconds, 1e-3), _digits(1e3 * model), error]
+        rate = f"{run['batch_size'] / seconds['median']:,.0f}"
+        rows.append([run["name"], str(run["processes"]), str(run["batch_size"]), *cells, rate])
+    for one in record["forecasts"]:
+        rate = f"{one['batch_size'] / one['model_seconds']:,.0f}"
+        times = f"{one['alone_seconds'] / one['model_seconds']:.2f} times one"
+        cells = ["", _digits(1e3 * one["model_seconds"]), times, rate]
+        rows.append([one["name"], str(one["processes"]), f"{one['batch_size']:,}", *cells])
+    return caption, header, rows
+
+
 def print_table(console: Console, caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*header, title=caption, title_justify="left")
     for row in rows:
@@ -425,6 +452,7 @@ TABLES = {
         "saving": [saving_rows],
         "plain_cpu": [plain_rows],
         "scaling_cpu": [scaling_rows],
+        "processes_cpu": [processes_rows],
     },
 }
 

@@ -41,7 +41,7 @@ FILES = {
     "a-file": "",
 }
 LIST = ", ".join(sorted(LEAVES))
-FLAGS = "compilation_cache, config, debug, device, help, progress, workdir"
+FLAGS = "compilation_cache, config, coordinator, debug, device, help, process, processes, progress, workdir"
 
 # What is typed after `main`, and what is answered. `BASE` stands for --config=experiments/base.py.
 MISTAKES: dict[str, str] = {
@@ -217,7 +217,7 @@ def test_help(command_line: CommandLine, tmp_path: Path, no_jax: str, command: s
     done = command_line(command, "--workdir=x", "--config=missing.py", flag, PYTHONPATH=no_jax)
     assert (done.returncode, done.stderr) == (0, "")
     own = {
-        "main": {"config", "workdir", "progress"},
+        "main": {"config", "workdir", "progress", "coordinator", "processes", "process"},
         "evaluate": {
             *("workdir", "split", "checkpoint", "views"),
             *("name", "archives", "shifts", "shifts_picture", "json"),
@@ -526,6 +526,7 @@ OTHER: dict[str, Any] = {  # a value other than the default for every leaf
     "train.label_smoothing": 0.1,
     "train.clip_norm": 1.0,
     "train.average_decay": 0.5,
+    "train.groups": 16,
     "train.precision": "bfloat16",
     "train.on_nonfinite": "skip",
     "eval.metrics": ("accuracy", "loss", "brier"),

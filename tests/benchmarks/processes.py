@@ -1,0 +1,215 @@
+"""How training goes faster with processes, and a model of it that is measured here and asked about elsewhere.
+
+    python tests/benchmarks/processes.py            # writes processes_cpu.json
+    python tests/benchmarks/processes.py --quick    # one round; writes only with --record
+
+Each process is the real command, kept on a core of its own. *Strong*: a batch of 128 shared out; *weak*: 128
+images for each process. A step is modelled as
+
+    seconds = fixed + images of a process * each + (processes > 1) * (latency + bytes / rate)
+
+`fixed` and `each` are the line through the steps of one process at batches of 64 and 128; `latency` and
+`rate` are the line through exchanges of a small and of a large array between the two processes, with nothing
+else to do. Bytes are those that a process receives: a sum for each group of examples that others compute.
+What the model says of two processes is compared with what they took; of other machines it is a forecast,
+whose constants are named with their source.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from bench import ARCHIVES
+from record import machine, summary
+from table import print_table, processes_rows
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PARAMETERS = 16_938  # of the reference network
+IMAGES = 60_000
+SHORT, LONG = 1_000, 500_000  # floats of the two exchanges
+RUNS = {  # processes and images of a batch
+    "alone": (1, 128),
+    "alone, half a batch": (1, 64),
+    "strong": (2, 128),
+    "weak": (2, 256),
+}
+# Other machines: an epoch of one H200 takes 111.7 ms at batch 128 (gpu.json); its products alone, at the rate
+# measured there, 0.53 us an image. An exchange over NVLink and one over 100 Gb/s Ethernet are set to
+# figures of that order, which nobody measured here.
+EACH_GPU = 3 * 2 * 4.30e6 / 49e12
+FORECASTS = {
+    "8 GPUs of one machine": {
+        "processes": 8,
+        "fixed": 238e-6 - 128 * EACH_GPU,
+        "each": EACH_GPU,
+        "latency": 20e-6,
+        "rate": 200e9,
+    },
+    "32 machines of one GPU": {
+        "processes": 32,
+        "fixed": 238e-6 - 128 * EACH_GPU,
+        "each": EACH_GPU,
+        "latency": 100e-6,
+        "rate": 10e9,
+    },
+}
+
+
+def modelled(processes: int, batch_size: int, c: dict[str, float]) -> float:
+    """Seconds of a step; see above."""
+    groups = max(processes, c.get("groups", processes))
+    received = 4 * PARAMETERS * groups * (processes - 1) / processes
+    exchange = c["latency"] * math.ceil(math.log2(processes)) + received / c["rate"] if processes > 1 else 0
+    return c["fixed"] + batch_size / processes * c["each"] + exchange
+
+
+def start(module: list[str], count: int, folder: Path) -> list[subprocess.Popen[str]]:
+    """The processes of a group, each on a core of its own."""
+    coordinator = f"127.0.0.1:{random.SystemRandom().randrange(20_000, 30_000)}"
+    group = ["--coordinator", coordinator, "--processes", str(count), "--process"]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
+    started = []
+    for process in range(count):
+        command = ["taskset", "-c", str(process), sys.executable, *module]
+        command += [*group, str(process)] if count > 1 else []
+        started.append(
+            subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+        )
+    return started
+
+
+def step_seconds(count: int, batch_size: int, folder: Path, epochs: int) -> tuple[float, str]:
+    """Seconds of a step of the real command, and the fingerprint that it ends with."""
+    workdir = Path(tempfile.mkdtemp(dir=folder))
+    command = ["-m", "mmids_cnn.main", f"--config={ROOT}/experiments/base.py", f"--workdir={workdir}"]
+    command += [f"--config.batch_size={batch_size}", f"--config.num_epochs={epochs}"]
+    command += ["--config.eval.every_epochs=0", "--config.report=False", "--progress=none"]
+    command += ["--config.checkpoint.every_epochs=0", f"--config.dataset.archives={ARCHIVES}"]
+    for process in start(command, count, folder):
+        process.communicate()
+        if process.returncode:
+            raise SystemExit(f"processes: {' '.join(command)} ended with {process.returncode}")
+    result = json.loads((workdir / "result.json").read_text())
+    return result["seconds/train"] / result["step"], result["fingerprint"][:16]
+
+
+def exchange_seconds(folder: Path) -> dict[int, float]:
+    """Seconds in which two processes give each other arrays of so many floats."""
+    first, second = start([str(Path(__file__)), "--exchange"], 2, folder)
+    said, _ = first.communicate()
+    second.communicate()
+    return {int(size): seconds for size, seconds in json.loads(said.splitlines()[-1]).items()}
+
+
+def exchange(arguments: argparse.Namespace) -> None:
+    """What a process of `exchange_seconds` does."""
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    jax.distributed.initialize(arguments.coordinator, arguments.processes, arguments.process)
+    row = Mesh(np.array(jax.devices()), ("devices",))
+    found = {}
+    for size in (SHORT, LONG):
+        shards = NamedSharding(row, PartitionSpec("devices"))
+        array = jax.make_array_from_callback(
+            (2, size),
+            shards,
+            lambda index, size=size: np.ones((1, size), np.float32),  # type: ignore[misc]
+        )
+        gather = jax.jit(lambda x: x.sum(0), out_shardings=NamedSharding(row, PartitionSpec()))
+        times = []
+        for _ in range(50):
+            began = time.perf_counter()
+            jax.block_until_ready(gather(array))
+            times.append(time.perf_counter() - began)
+        found[size] = statistics.median(times[10:])
+    print(json.dumps(found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one round of one epoch, to try it out")
+    parser.add_argument("--record", type=Path, help="JSON to write")
+    parser.add_argument("--exchange", action="store_true", help=argparse.SUPPRESS)
+    for name, kind in (("coordinator", str), ("processes", int), ("process", int)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    arguments, console = parser.parse_args(), Console()
+    if arguments.exchange:
+        exchange(arguments)
+        return
+    rounds, epochs = (1, 1) if arguments.quick else (arguments.rounds, 2)
+    steps: dict[str, list[float]] = {name: [] for name in RUNS}
+    exchanges: dict[int, list[float]] = {SHORT: [], LONG: []}
+    fingerprints: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
+        task = progress.add_task("rounds", total=rounds * (len(RUNS) + 1))
+        for turn in range(rounds):
+            for name in random.Random(turn).sample(list(RUNS), len(RUNS)):
+                seconds, fingerprints[name] = step_seconds(*RUNS[name], Path(folder), epochs)
+                steps[name].append(seconds)
+                progress.advance(task)
+            for size, seconds in exchange_seconds(Path(folder)).items():
+                exchanges[size].append(seconds)
+            progress.advance(task)
+    whole, half = (statistics.median(steps[name]) for name in list(RUNS)[:2])
+    short, long = (statistics.median(exchanges[size]) for size in (SHORT, LONG))
+    rate = 4 * (LONG - SHORT) / (long - short)
+    constants = {
+        "fixed": 2 * half - whole,
+        "each": (whole - half) / 64,
+        "latency": short - 4 * SHORT / rate,
+        "rate": rate,
+        "groups": 4,
+    }
+    runs: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "processes": RUNS[name][0],
+            "batch_size": RUNS[name][1],
+            "step_seconds": summary(values),
+            "model_seconds": modelled(*RUNS[name], constants | {"groups": 8 if RUNS[name][1] > 128 else 4}),
+            "fingerprint": fingerprints[name],
+        }
+        for name, values in steps.items()
+    ]
+    forecasts = [
+        {
+            "name": name,
+            "processes": int(other["processes"]),
+            "batch_size": size,
+            "alone_seconds": modelled(1, size, other),
+            "model_seconds": modelled(int(other["processes"]), size, other),
+        }
+        for name, other in FORECASTS.items()
+        for size in (128, 128 * int(other["processes"]))
+    ]
+    record = {
+        "machine": machine(),
+        "settings": {"rounds": rounds, "quick": arguments.quick, "epochs": epochs},
+        "constants": constants,
+        "runs": runs,
+        "forecasts": forecasts,
+    }
+    print_table(console, *processes_rows(record))
+    path = arguments.record or (None if arguments.quick else HERE / "records" / "processes_cpu.json")
+    if path:
+        path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

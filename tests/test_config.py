@@ -63,6 +63,7 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "train.clip_norm": ([0.0, 1, 1e3], [-0.1, NAN, INF, "1", None]),
     "train.average_decay": ([0.0, 0.999], [1.0, 1 - 1e-10, -0.1, NAN, "0.9", None]),
     "train.patience": ([0, 3], [-1, 0.0, True, None]),
+    "train.groups": ([0, 1, 1024], [-1, 1025, 1.0, True, None]),
     "train.precision": (["float32", "tensorfloat32", "bfloat16"], ["", "float64", None]),
     "train.on_nonfinite": (["stop", "skip"], ["", "ignore", None, False]),
     "eval.metrics": (

@@ -189,6 +189,7 @@ def test_provenance(runs: Runs) -> None:
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "platform": platform.platform(),
         "device": {"platform": "cpu", "count": DEVICES, "cores": len(os.sched_getaffinity(0))},
+        "processes": 1,
         "xla_flags": "--xla_gpu_deterministic_ops=true",
         "dataset": {
             "name": "fashion_mnist",

@@ -10,7 +10,9 @@ single process that nothing hit. The same seed draws the same. Exit status 0: no
 
 import argparse
 import collections
+import concurrent.futures
 import json
+import os
 import random
 import shutil
 import signal
@@ -22,6 +24,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # each process is a core's
 
 from tests.promises import torture
 from tests.promises.torture import Counts, Subject
@@ -103,6 +107,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of all moments")
+    parser.add_argument("--workers", type=int, default=2, help="rounds at a time")
     parser.add_argument("--record", type=Path, default=RECORD, help="JSON file to write")
     arguments, console, total = parser.parse_args(), Console(), collections.Counter[str]()
     with (
@@ -119,13 +124,18 @@ def main() -> int:
             subjects[kind] = subject, subject.outcome(place.work / kind)
         provenance = json.loads((place.work / "run" / "provenance.json").read_text())
         kept = {name: provenance[name] for name in torture.KEPT}
-        for index in range(arguments.rounds):
-            total += play(place, index, arguments.seed, subjects)
-            content = {name: total[name] for name in COUNTED}
-            command = f"ROUNDS={arguments.rounds} make torture-together"
-            record = {"command": command, "seed": arguments.seed, **content, **kept}
-            arguments.record.write_text(json.dumps(record, indent=1) + "\n")
-            console.print(", ".join(f"{value} {name}" for name, value in content.items()))
+
+        def play_one(index: int) -> Counts:
+            return play(place, index, arguments.seed, subjects)
+
+        with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
+            for found in pool.map(play_one, range(arguments.rounds)):
+                total += found
+                content = {name: total[name] for name in COUNTED}
+                command = f"ROUNDS={arguments.rounds} make torture-together"
+                record = {"command": command, "seed": arguments.seed, **content, **kept}
+                arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+                console.print(", ".join(f"{value} {name}" for name, value in content.items()))
     table = Table("what", "count")
     for name in COUNTED:
         table.add_row(name, str(total[name]), style="red" if name in WRONG and total[name] else None)

@@ -296,7 +296,7 @@ def test_accelerators_share_a_batch(
         accelerated.setattr(jax, "default_backend", lambda: "gpu")
         cut = microbatches.cut(128, 784, 32)
         assert [microbatches.cut(*sizes).devices for sizes in ((127, 784), (96, 784, 32))] == [1, 1]
-    assert cut == microbatches.cut(128, 784)._replace(groups=2, slices=1, devices=2, size=0)
+    assert cut == microbatches.cut(128, 784)._replace(groups=2, slices=1, devices=2, size=0, alike=False)
     states = []
     for each in (cut, microbatches.WHOLE):
         it = state.replace(program=dataclasses.replace(state.program, cut=each))

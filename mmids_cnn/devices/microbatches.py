@@ -24,6 +24,7 @@ class Cut(NamedTuple):
     slices: int = 1
     devices: int = 1  # that share the groups
     size: int = 0  # examples of a slice; 0: as many as fill the slices evenly
+    alike: bool = True  # whether another number of devices is to give the same bits
 
     @property
     def in_one_piece(self) -> bool:
@@ -58,8 +59,9 @@ def cut(batch_size: int, pixels: int, size: int | None = None, groups: int = 0) 
       ConfigError: there is not a group for each of the processes.
     """
     if jax.default_backend() != "cpu":
+        alike = groups > 0
         groups = groups or mesh.sharing(lambda devices: batch_size % (devices * (size or 1)) == 0)
-        return Cut(groups=groups, devices=mesh.usable_devices(groups))
+        return Cut(groups=groups, devices=mesh.usable_devices(groups), alike=alike)
     if size is not None:
         count = -(-batch_size // size)
     else:
@@ -106,11 +108,11 @@ def add_up(function: Callable[..., Any], cut: Cut) -> Callable[..., Any]:
         full = jnp.pad(array, [(0, fill), *[(0, 0)] * (array.ndim - 1)])
         return full.reshape(cut.groups, cut.slices, -1, *array.shape[1:])
 
-    add_groups = sum_over_groups(add_slices, cut.devices)
+    add_groups = sum_over_groups(add_slices, cut.devices, cut.alike)
     return lambda batch, *shared: add_groups(jax.tree.map(shaped, batch), *shared)
 
 
-def sum_over_groups(function: Callable[..., Any], devices: int) -> Callable[..., Any]:
+def sum_over_groups(function: Callable[..., Any], devices: int, alike: bool = True) -> Callable[..., Any]:
     """Adds up `function(group, *shared)` over the leading axis of its first argument, on several devices.
 
     Each device takes an equal part of the groups, one group after another, and each then has the sums. They
@@ -120,21 +122,45 @@ def sum_over_groups(function: Callable[..., Any], devices: int) -> Callable[...,
       function: from a group's arrays and some that all share, to a tree of floats of one type, and of
         integers whose sums this type holds exactly.
       devices: a divisor of the number of groups.
+      alike: whether another number of devices is to give the same bits, for which a device goes on with a
+        loop where it has a single group.
 
     Returns:
       A function of the same arguments, the first stacked over groups, that returns the sums.
     """
 
-    def on_each(groups: Any, *shared: Any) -> Any:
-        results = lax.map(lambda group: function(group, *shared), groups)
-        # One exchange, of one array: with an exchange for each array training took a quarter longer.
-        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(results)
+    def added(flat: Any) -> Any:
+        """The sum of the rows of all devices."""
         if devices > 1:
             flat = lax.all_gather(flat, mesh.AXIS, tiled=True)
         # By a product, as XLA would fuse other sums into what uses them, differently for each number of
         # devices, and round differently.
-        total = jnp.ones(len(flat), flat.dtype) @ flat
-        return ravel_pytree(jax.tree.map(lambda x: x[0], results))[1](total)
+        return jnp.ones(len(flat), flat.dtype) @ flat
+
+    def on_each(groups: Any, *shared: Any) -> Any:
+        def at(index: Any) -> Any:
+            return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), groups)
+
+        count = rows = jax.tree.leaves(groups)[0].shape[0]
+        if count == 1 and not alike:
+            flat, unravel = ravel_pytree(function(at(0), *shared))
+            return unravel(added(flat[None]))
+        if count == 1:  # a second one, that is not computed: see below
+            rows, groups = 2, jax.tree.map(lambda x: jnp.concatenate([x, x]), groups)
+        shapes = jax.eval_shape(lambda: function(at(0), *shared))
+        # One exchange, of one array: with an exchange for each array training took a quarter longer.
+        zeros, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+
+        def add(index: Any, flat: Any) -> Any:
+            return flat.at[index].set(ravel_pytree(function(at(index), *shared))[0])
+
+        times: Any = count
+        if devices > 1:
+            # How often it runs, and that it has one group only, XLA is not to know: it would dissolve the
+            # loop, fuse its body with what is around it, and round differently.
+            times = jnp.where(lax.axis_index(mesh.AXIS) < 2**30, count, 0)
+        flat = lax.fori_loop(0, times, add, jnp.zeros((rows, *zeros.shape), zeros.dtype))[:count]
+        return unravel(added(flat))
 
     def mapped(groups: Any, *shared: Any) -> Any:
         if jax.tree.leaves(groups)[0].shape[0] == 1:

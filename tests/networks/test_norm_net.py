@@ -139,8 +139,16 @@ def test_running_statistics_are_those_of_ghost_batches(
 
 
 @pytest.mark.soak
-def test_no_bit_depends_on_devices_placement_or_pieces(vary: Vary, small: data.Dataset) -> None:
-    batch_size = 90  # a ghost batch that is not full, and a slice without any example
+@pytest.mark.parametrize(
+    "batch_size",
+    [
+        90,
+        64,
+    ],  # a ghost batch that is not full, and a slice without any example; a single group for each of two
+)
+def test_no_bit_depends_on_devices_placement_or_pieces(
+    vary: Vary, small: data.Dataset, batch_size: int
+) -> None:
     experiment = resolved(vary, SMALL, batch_size=batch_size, **EVERYTHING)
     results = []
     for devices, placement, pieces in (

@@ -68,8 +68,7 @@ def test_bits_are_those_of_one_process(
     assert processes.bits(place.work / "group") == processes.bits(place.work / "alone")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize(("number", "who"), [(signal.SIGINT, 0), (signal.SIGTERM, 1)])
 def test_a_signal_to_any_process_saves_once_and_ends_all(
     place: Place, number: signal.Signals, who: int
 ) -> None:
@@ -147,7 +146,7 @@ def test_a_short_halt_is_waited_for(place: Place) -> None:
     [
         (("--config.seed=7",), "config.seed: '0' here, '7' there"),
         (("--config.train.label_smoothing=0.1",), "config.train.label_smoothing: '0.0' here, '0.1' there"),
-        (("--config.dataset.archives={other}",), "data: "),
+        (("--config.dataset.archives={other}", "--config.dataset.data_dir={other}/data"), "data: "),
     ],
 )
 def test_another_configuration_or_other_data_are_refused(

@@ -57,9 +57,7 @@ def get_config() -> ConfigDict:
     config.train.clip_norm = 0.0  # longer gradients are cut to this norm, of all parameters; 0: never
     config.train.average_decay = 0.0  # a step of the moving average of weights that is scored; 0: none
     config.train.patience = 0  # epochs without a better validation accuracy that end training; 0: none do
-    config.train.groups = (
-        0  # parts of a batch that are summed apart: N for the same bits on 1 to N accelerators
-    )
+    config.train.groups = 0  # parts of a batch summed apart; N: the same bits on 1 to N accelerators
     config.train.precision = "float32"  # of products: "tensorfloat32", "bfloat16" on accelerators alone
     config.train.on_nonfinite = "stop"  # a loss that is not finite: "stop", or "skip" that step
 

@@ -17,7 +17,7 @@ from mmids_cnn.errors import UserError
 
 _GRACE_SECONDS = 4.0  # to finish a piece of training and save it; "within 5 seconds" is what is promised
 _SAY_SECONDS = 0.3
-_LAST_SECONDS = 2.0
+_LAST_SECONDS = 2.0  # to tell other processes
 
 _THREAD = "interrupt"
 _requested: int | None = None
@@ -103,12 +103,17 @@ def _watch(reader: int) -> None:
 def _end(number: int, what: str) -> None:
     error = InterruptedRunError(number, what)
     # In threads, because writing waits for ever where nobody reads on: a full pipe, a terminal after Ctrl-S.
-    what_to_do = [_free_terminal, _say, *([_last_words] if _last_words else [])]
-    speakers = [threading.Thread(target=say, args=(error,), daemon=True) for say in what_to_do]
+    seconds: dict[Callable[[InterruptedRunError], None], float] = {
+        _free_terminal: _SAY_SECONDS,
+        _say: _SAY_SECONDS,
+    }
+    if _last_words:
+        seconds[_last_words] = _LAST_SECONDS
+    speakers = {threading.Thread(target=say, args=(error,), daemon=True): s for say, s in seconds.items()}
     for speaker in speakers:
         speaker.start()
-    for speaker in speakers:
-        speaker.join(_SAY_SECONDS if speaker in speakers[:2] else _LAST_SECONDS)
+    for speaker, most in speakers.items():
+        speaker.join(most)
     os._exit(error.exit_status)
 
 

@@ -277,7 +277,7 @@ def _exit(status: int) -> None:
 _here: _Member | None = None
 
 
-def join(group: Group, requested: Callable[[], int | None], lost: Callable[[str, int], None]) -> Group:
+def join(group: Group, requested: Callable[[], int | None], lost: Callable[[str, int], None]) -> None:
     """Meets the other processes, and from then on watches that they are there.
 
     Args:
@@ -285,9 +285,6 @@ def join(group: Group, requested: Callable[[], int | None], lost: Callable[[str,
       requested: the signal that asked this process to stop, or None; process 0 is sent the same one.
       lost: called, in another thread, with a line and an exit status where this process is to end, as
         another one has ended or is lost; is not to return.
-
-    Returns:
-      The group as it is.
 
     Raises:
       DeviceError: the others were not found.
@@ -299,7 +296,6 @@ def join(group: Group, requested: Callable[[], int | None], lost: Callable[[str,
         find: Any = clusters.ClusterEnv.auto_detect_unset_distributed_params
         group = Group(*find(None, None, None, None, None, 60)[:3])
     _here = _Member(group, requested, lost)
-    return group
 
 
 def count() -> int:

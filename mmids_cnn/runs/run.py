@@ -43,12 +43,8 @@ def execute(experiment: config_lib.Experiment, workdir: Path, terminal: Terminal
     dataset = data.load(experiment.dataset, terminal.report)
     seconds = time.perf_counter() - started
 
-    from mmids_cnn.runs import (
-        clock,
-        progress,
-        session,
-        together,
-    )  # JAX: imported once the input is known to be right
+    # JAX: imported once the input is known to be right.
+    from mmids_cnn.runs import clock, progress, session, together
 
     together.agree(experiment, dataset)
     progress.introduce(experiment, dataset, workdir, terminal)

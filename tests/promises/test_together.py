@@ -167,7 +167,7 @@ def test_other_code_is_refused(place: Place) -> None:
     shutil.copytree(ROOT / "mmids_cnn", copy / "mmids_cnn", ignore=shutil.ignore_patterns("__pycache__"))
     with open(copy / "mmids_cnn" / "keys.py", "a") as file:
         file.write("# another version\n")
-    coordinator = f"127.0.0.1:{together.free_port()}"
+    coordinator = f"127.0.0.1:{processes.free_port()}"
     flags = (f"--coordinator={coordinator}", "--processes=2")
     first = place.start("run.0", *flags, "--process=0", "--workdir=run")
     second = place.start("run.1", *flags, "--process=1", "--workdir=run", PYTHONPATH=str(copy))

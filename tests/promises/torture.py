@@ -143,6 +143,18 @@ def hit_somewhere(place: Place, name: str, subject: Subject, often: list[str], r
     return process.wait(timeout=60)
 
 
+def judged(what: str, failed: str, workdir: Path, subject: Subject, expected: Any) -> Counts:
+    """What is wrong with the end of what was hit and completed; its folder goes where nothing is."""
+    if failed:
+        print(f"{what}: {failed}", file=sys.stderr)
+        return Counts(["failures"])
+    if subject.outcome(workdir) != expected:
+        print(f"{what}: other bits in {workdir}", file=sys.stderr)
+        return Counts(["mismatches"])
+    shutil.rmtree(workdir)
+    return Counts()
+
+
 def play_break(place: Place, index: int, seed: int, subjects: dict[str, tuple[Subject, Any]]) -> Counts:
     """One run or sweep, hit and completed; counts processes, hits and whatever is wrong with the end."""
     rng, name, counts = random.Random(f"{seed} {index}"), f"break{index}", Counts()
@@ -172,14 +184,8 @@ def play_break(place: Place, index: int, seed: int, subjects: dict[str, tuple[Su
         counts["processes"] += 1
         said = done.stdout + done.stderr + "".join(place.output(name))
         counts[said_wrongly(said)] += 1
-        if done.returncode:
-            print(f"break {index}: exit status {done.returncode}: {done.stderr}", file=sys.stderr)
-            counts["failures"] += 1
-        elif subject.outcome(place.work / name) != expected:
-            print(f"break {index}: other bits in {place.work / name}", file=sys.stderr)
-            counts["mismatches"] += 1
-        else:
-            shutil.rmtree(place.work / name)
+        failed = f"exit status {done.returncode}: {done.stderr}" if done.returncode else ""
+        counts += judged(f"break {index}", failed, place.work / name, subject, expected)
     except (subprocess.TimeoutExpired, AssertionError) as error:
         print(f"break {index}: {error}", file=sys.stderr)
         counts["hangs"] += 1

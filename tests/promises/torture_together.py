@@ -14,7 +14,6 @@ import concurrent.futures
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -88,14 +87,8 @@ def play(place: Place, index: int, seed: int, subjects: dict[str, tuple[Subject,
             counts["tracebacks"] += any(torture.said_wrongly(one.out + one.err) != "" for one in ended)
         ended = together.run(place, name, 2, *arguments)
         counts["processes"] += 2
-        if [one.status for one in ended] != [0, 0]:
-            print(f"round {index}: {ended}", file=sys.stderr)
-            counts["failures"] += 1
-        elif subject.outcome(place.work / name) != expected:
-            print(f"round {index}: other bits in {place.work / name}", file=sys.stderr)
-            counts["mismatches"] += 1
-        else:
-            shutil.rmtree(place.work / name)
+        failed = str(ended) if [one.status for one in ended] != [0, 0] else ""
+        counts += torture.judged(f"round {index}", failed, place.work / name, subject, expected)
     except (subprocess.TimeoutExpired, AssertionError) as error:
         print(f"round {index}: {error}", file=sys.stderr)
         counts["hangs"] += 1

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import string
 import subprocess
 import sys
@@ -104,6 +105,13 @@ class Place(NamedTuple):
         """What a started command has written so far to standard output and standard error."""
         out, err = ((self.work / f"{workdir}.{end}").read_text() for end in ("out", "err"))
         return out, err
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def make_root(root: Path) -> Path:

@@ -1,13 +1,13 @@
 """Runs of the real command in several processes that train one model."""
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support import processes as processes_lib
 from tests.support.processes import Place, Process
 
 
@@ -17,13 +17,6 @@ class Ended(NamedTuple):
     status: int
     out: str
     err: str
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class Group:
@@ -75,7 +68,7 @@ def start(
       forked: whether they are forked from a process that has imported JAX, where that can be.
       environment: what is other than in this process.
     """
-    coordinator = coordinator or f"127.0.0.1:{free_port()}"
+    coordinator = coordinator or f"127.0.0.1:{processes_lib.free_port()}"
     processes = []
     for process in range(count):
         flags = (f"--coordinator={coordinator}", f"--processes={count}", f"--process={process}")

@@ -6,7 +6,6 @@ import gc
 import math
 import os
 import shutil
-import socket
 import sqlite3
 import string
 import subprocess
@@ -25,7 +24,7 @@ from mmids_cnn.populations import executor
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder, study, trials
 from mmids_cnn.sweeps import plan as plan_lib
-from tests.support import sweeping
+from tests.support import processes, sweeping
 
 FOLDER = Path("nowhere")
 TPE: dict[str, Any] = {
@@ -248,9 +247,7 @@ def server() -> Iterator[Server]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [Path(shutil.which("initdb") or "")]
     if not found[-1].is_file():
         pytest.skip("there is no PostgreSQL server: Debian's package is called postgresql")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = processes.free_port()
     with tempfile.TemporaryDirectory() as folder:
         if os.getuid() == 0:
             shutil.chown(folder, "nobody", "nogroup")

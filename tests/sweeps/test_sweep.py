@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -656,9 +655,7 @@ def test_report_of_an_unfinished_sweep(
 
 @pytest.mark.skipif(shutil.which("optuna-dashboard") is None, reason="needs optuna-dashboard")
 def test_optuna_dashboard_opens_the_journal(whole: tuple[plan.Plan, Path]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = processes.free_port()
     command = ["optuna-dashboard", "--host=127.0.0.1", f"--port={port}", str(whole[1] / "optuna.log")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

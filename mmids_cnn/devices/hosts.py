@@ -2,8 +2,8 @@
 
 Process 0 leads: it alone decides, prints and writes, and tells the others step by step what to compute with
 it. All that passes between them but arrays goes through the store of names and values that JAX's coordinating
-service keeps, in process 0. Each process tells every half second that it is there; where one has not been
-heard of for `SILENCE` seconds the others end. Nothing here imports JAX before `join`.
+service keeps, in process 0. That all of them are there is seen to by `watch`. Nothing here imports JAX before
+`join`.
 """
 
 import atexit
@@ -12,23 +12,21 @@ import json
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmids_cnn.devices import relay
+from mmids_cnn.devices import relay, watch
+from mmids_cnn.devices.watch import End as End
 from mmids_cnn.errors import ConfigError, DeviceError
 
-SILENCE = 20.0
-"""Seconds after which a process that was not heard of is given up."""
+MEETING = 300.0
+"""Seconds in which all processes have to come."""
 
-_MEETING = 300.0  # seconds in which all processes have to come
-_BEAT = 0.5  # seconds between two signs of life
-_LEAVING = 2.0  # seconds in which the others have to notice that process 0 ends
-_ALONE = {"SLURM_NTASKS": "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
+# How many processes were started, and what only one of these has; a batch script of Slurm is no task.
+_CLUSTERS = {"SLURM_NTASKS": "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
 
 
 class Group(NamedTuple):
@@ -37,13 +35,6 @@ class Group(NamedTuple):
     coordinator: str = ""  # where process 0 listens, 'host:port'
     processes: int = -1
     process: int = -1
-
-
-class End(NamedTuple):
-    """How process 0 ended: its exit status, and what it said of it."""
-
-    status: int
-    line: str
 
 
 def group(coordinator: str | None, processes: int | None, process: int | None) -> Group | None:
@@ -83,7 +74,7 @@ def group(coordinator: str | None, processes: int | None, process: int | None) -
 
 def _in_cluster() -> bool:
     """Whether Slurm, Open MPI or a TPU pod has started several processes, of which this is one."""
-    tasks = any(os.environ.get(name, "1") != "1" and rank in os.environ for name, rank in _ALONE.items())
+    tasks = any(os.environ.get(size, "1") != "1" and own in os.environ for size, own in _CLUSTERS.items())
     return tasks or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
@@ -91,180 +82,108 @@ def _port(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
-class _Member:
-    """This process among the others."""
+class _Store:
+    """The names and values that JAX's coordinating service keeps in process 0, ours among them."""
 
-    def __init__(
-        self, group: Group, requested: Callable[[], int | None], lost: Callable[[str, int], None]
-    ) -> None:
-        import jax
-        from jax._src import distributed  # the store is nowhere public
-
-        self.group = group
-        self._requested, self._lost = requested, lost
-        self._orders = 0  # told or heard
-        self._count, self._lock = 0, threading.Lock()  # of signs of life
-        self._failed: End | None = None  # why this process has to end, for process 0 to know
-        self._end: End | None = None  # how process 0 ended
-        self._leaving = False
-        self._heard: dict[int, tuple[int, float]] = {}  # the last beat of each, and when it was new
-        self._know_end = set[int]()  # who knows that process 0 has ended
-        self._stopped_by: int | None = None
-        self.client: Any = None
-        host, port = group.coordinator.rpartition(":")[0].strip("[]"), _port(group.coordinator)
-        address = group.coordinator
-        if group.process:
-            try:
-                relay.connect((host, port), _MEETING).close()
-            except OSError as error:
-                raise DeviceError(
-                    f"--coordinator: expected process 0 at {group.coordinator} within {_MEETING:g} s, found "
-                    f"none ({error.strerror or error}); start it, or change the address"
-                ) from error
-            address = f"127.0.0.1:{relay.start((host, port), self._gone)}"
-        # JAX's own watch over the processes is slower than ours, and ends them with a stack trace; its way
-        # with SIGTERM would be beside ours.
-        jax.config.update("jax_enable_preemption_service", False)
-        try:
-            jax.distributed.initialize(
-                address,
-                group.processes,
-                group.process,
-                cluster_detection_method="deactivate",
-                initialization_timeout=int(_MEETING),
-                heartbeat_timeout_seconds=1000,
-            )
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DeviceError(
-                f"--coordinator: expected {group.processes} processes that meet at {group.coordinator} "
-                f"within {_MEETING:g} s, found: {reason}; start them all, or change the address"
-            ) from error
-        self.client = distributed.global_state.client
-        for work in (self._beat, self._look):
-            threading.Thread(target=work, name="hosts", daemon=True).start()
+    def __init__(self, client: Any) -> None:
+        self._client = client
 
     def put(self, name: str, value: Any) -> None:
-        """Puts a value where all processes find it."""
-        self.client.key_value_set(f"mmids_cnn/{name}", json.dumps(value), allow_overwrite=True)
+        """Puts a value, fit for JSON, where all processes find it."""
+        self._client.key_value_set(f"mmids_cnn/{name}", json.dumps(value), allow_overwrite=True)
+
+    def drop(self, name: str) -> None:
+        """Forgets a name and its value."""
+        self._client.key_value_delete(f"mmids_cnn/{name}")
+
+    def take(self, name: str, seconds: float) -> Any:
+        """The value of a name, once somebody has put it there; an error of JAX's where nobody has in time."""
+        return json.loads(self._client.blocking_key_value_get(f"mmids_cnn/{name}", int(1000 * seconds)))
+
+    def folder(self, name: str) -> dict[str, Any]:
+        """All values whose names begin with `name/`, by what follows."""
+        found = self._client.key_value_dir_get(f"mmids_cnn/{name}/")
+        return {key.rpartition("/")[2]: json.loads(text) for key, text in found}
+
+
+class _Member:
+    """This process among the others: what passes between process 0 and them."""
+
+    def __init__(self, group: Group, store: _Store, others: watch.Watch) -> None:
+        self.group, self.store, self._others = group, store, others
+        self._orders = 0  # told or heard
 
     def take(self, name: str) -> Any:
         """The value of a name, as soon as somebody has put it there; None where process 0 has ended."""
-        while self._end is None:
-            with contextlib.suppress(Exception):  # not there yet; that nobody is there, `_look` finds
-                return json.loads(self.client.blocking_key_value_get(f"mmids_cnn/{name}", 2000))
+        while self._others.end is None:
+            with contextlib.suppress(Exception):  # not there yet; that nobody is there, the watch finds
+                return self.store.take(name, 2)
             time.sleep(0.01)
         return None
 
     def tell(self, order: Any) -> None:
         """Process 0 tells all others what is next."""
-        self.put(f"order/{self._orders}", order)
+        self.store.put(f"order/{self._orders}", order)
         if self._orders >= 2:  # all are done with it: they took part in the one after it
             with contextlib.suppress(Exception):
-                self.client.key_value_delete(f"mmids_cnn/order/{self._orders - 2}")
+                self.store.drop(f"order/{self._orders - 2}")
         self._orders += 1
 
     def hear(self) -> Any:
-        """What process 0 has told next."""
+        """What process 0 has told next, or its `End`."""
         self._orders += 1
         order = self.take(f"order/{self._orders - 1}")
         if isinstance(order, dict):
-            self._end = End(*order["end"])
-            with contextlib.suppress(Exception):  # it knows by the other thread, and has gone
-                self._say_alive()
-        return self._end or order
+            self._others.note_end(End(*order["end"]))
+        return self._others.end or order
 
     def leave(self, end: End) -> None:
         """Takes leave of the others: process 0 says how it ended, another one why it has to."""
         with contextlib.suppress(Exception):  # somebody may have ended otherwise
             if self.group.process == 0:
-                self._leaving = True
-                self.put("end/how", end)
-                self.tell({"end": end})
-                until = time.monotonic() + _LEAVING
-                while len(self._know_end) < self.group.processes - 1 and time.monotonic() < until:
-                    self._read()
-                    time.sleep(_BEAT / 25)
-            elif self._end is None and end.status:
-                self._failed = end
-                time.sleep(4 * _BEAT)  # in which process 0 hears of it
-        self._leaving = True
+                self._others.end_all(end, lambda: self.tell({"end": end}))
+            else:
+                self._others.fail(end)
+        self._others.stop()
         # Not by JAX's way out, which waits for all processes, and aborts where one is not there any more.
         atexit.register(_exit, end.status)
 
-    def _gone(self) -> None:
-        """Process 0 has closed a connection: it has ended, perhaps after it said so."""
-        time.sleep(2 * _BEAT)
-        self._give_up(0, "its connection is closed")
 
-    def _beat(self) -> None:
-        """Tells every half second that this process is there, and whether it was asked to stop."""
-        while True:
-            known = self._end is not None
-            with contextlib.suppress(Exception):
-                self._say_alive()
-                self._read()
-            time.sleep(_BEAT)
-            if known and not self._leaving:
-                # Unless it waits for an order, there is nothing that this process will hear it by.
-                time.sleep(4 * _BEAT)
-                self._give_up(0, "it has ended")
+def _meet(group: Group, gone: Callable[[], None]) -> _Store:
+    """Waits until all processes of a group are there; `gone` is called once process 0 is not any more."""
+    import jax
+    from jax._src import distributed  # the store is nowhere public
 
-    def _say_alive(self) -> None:
-        with self._lock:
-            self._count += 1
-            state = [self._count, self._requested(), self._failed, self._end is not None]
-            self.put(f"alive/{self.group.process}", state)
-
-    def _read(self) -> None:
-        """Takes note of what others have put there."""
-        if self.group.process:
-            for _, text in self.client.key_value_dir_get("mmids_cnn/end/"):
-                self._end = End(*json.loads(text))
-        for name, text in self.client.key_value_dir_get("mmids_cnn/alive/"):
-            process, (count, signal, failed, known) = int(name.rpartition("/")[2]), json.loads(text)
-            if self._heard.get(process, (0, 0.0))[0] != count:
-                self._heard[process] = count, time.monotonic()
-            self._know_end |= {process} if known else set()
-            if self.group.process or not process or self._leaving:
-                continue
-            if failed:
-                status, line = failed
-                self.put("end/how", [status, f"process {process}: {line}"])
-                time.sleep(2 * _BEAT)
-                self._lost(f"process {process}: {line}", status)
-            elif signal and self._stopped_by is None:
-                self._stopped_by = signal
-                os.kill(os.getpid(), signal)
-
-    def _look(self) -> None:
-        """Ends this process where another one is not heard of any more."""
-        others = [0] if self.group.process else range(1, self.group.processes)
-        began = last = time.monotonic()
-        while not self._leaving:
-            time.sleep(_BEAT)
-            now = time.monotonic()
-            if now - last > 10 * _BEAT:  # this process itself stood still, and knows nothing of the others
-                began = now
-            last = now
-            for process in others:
-                if now - max(began, self._heard.get(process, (0, 0.0))[1]) > SILENCE:
-                    self._give_up(process, f"nothing was heard of it for {SILENCE:g} s")
-
-    def _give_up(self, process: int, why: str) -> None:
-        if self._leaving:
-            return
-        if self._end:
-            self._lost(self._end.line, self._end.status)
-        if self.group.process == 0:
-            with contextlib.suppress(Exception):
-                self.put("end/how", [1, f"process {process} was lost"])
-                time.sleep(2 * _BEAT)
-        self._lost(
-            f"process {process}: expected that it goes on, found that {why}; the last checkpoint is whole: "
-            "give all processes the same command again to go on from there",
-            1,
+    host, port = group.coordinator.rpartition(":")[0].strip("[]"), _port(group.coordinator)
+    address = group.coordinator
+    if group.process:
+        try:
+            relay.connect((host, port), MEETING).close()
+        except OSError as error:
+            raise DeviceError(
+                f"--coordinator: expected process 0 at {group.coordinator} within {MEETING:g} s, found "
+                f"none ({error.strerror or error}); start it, or change the address"
+            ) from error
+        address = f"127.0.0.1:{relay.start((host, port), gone)}"
+    # JAX's own watch over the processes is slower than ours, and ends them with a stack trace; its way with
+    # SIGTERM would be beside ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            address,
+            group.processes,
+            group.process,
+            cluster_detection_method="deactivate",
+            initialization_timeout=int(MEETING),
+            heartbeat_timeout_seconds=1000,
         )
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DeviceError(
+            f"--coordinator: expected {group.processes} processes that meet at {group.coordinator} "
+            f"within {MEETING:g} s, found: {reason}; start them all, or change the address"
+        ) from error
+    return _Store(distributed.global_state.client)
 
 
 def _exit(status: int) -> None:
@@ -277,11 +196,31 @@ def _exit(status: int) -> None:
 _here: _Member | None = None
 
 
+def found(group: Group) -> Group:
+    """A group with all that it leaves open, as the cluster has it.
+
+    Raises:
+      DeviceError: the cluster does not say.
+    """
+    if group.process >= 0:
+        return group
+    from jax._src import clusters
+
+    find: Any = clusters.ClusterEnv.auto_detect_unset_distributed_params
+    coordinator, processes, process, *_ = find(None, None, None, None, None, 60)
+    if coordinator is None or processes is None or process is None:
+        raise DeviceError(
+            "--coordinator: expected a cluster that says where process 0 listens, found several processes "
+            "and no address; give each --coordinator=HOST:PORT, --processes and its own --process"
+        )
+    return Group(coordinator, processes, process)
+
+
 def join(group: Group, requested: Callable[[], int | None], lost: Callable[[str, int], None]) -> None:
     """Meets the other processes, and from then on watches that they are there.
 
     Args:
-      group: the processes; what it leaves open is found as the cluster has it.
+      group: the processes, none of it left open.
       requested: the signal that asked this process to stop, or None; process 0 is sent the same one.
       lost: called, in another thread, with a line and an exit status where this process is to end, as
         another one has ended or is lost; is not to return.
@@ -290,12 +229,10 @@ def join(group: Group, requested: Callable[[], int | None], lost: Callable[[str,
       DeviceError: the others were not found.
     """
     global _here
-    if group.process < 0:
-        from jax._src import clusters
-
-        find: Any = clusters.ClusterEnv.auto_detect_unset_distributed_params
-        group = Group(*find(None, None, None, None, None, 60)[:3])
-    _here = _Member(group, requested, lost)
+    others = watch.Watch(group.process, group.processes, requested, lost)
+    store = _meet(group, others.gone)
+    others.start(store)
+    _here = _Member(group, store, others)
 
 
 def count() -> int:
@@ -314,7 +251,7 @@ def facts_of_others(own: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         return {}
     if not leads():
         with contextlib.suppress(Exception):  # process 0 may have ended by now, which `hear` tells
-            _here.put(f"facts/{_here.group.process}", own)
+            _here.store.put(f"facts/{_here.group.process}", own)
         return {}
     return {process: _here.take(f"facts/{process}") for process in range(1, _here.group.processes)}
 

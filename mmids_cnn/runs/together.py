@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmids_cnn.errors import ConfigError, FaultError, UserError
 from mmids_cnn.runs import provenance
 from mmids_cnn.settings import schema
 
+_LATE_SECONDS = 10.0  # after which a process that is not the first says that it waits
 _GRACE_SECONDS = 10.0  # for process 0 to hear of a signal, to save and to say so
 
 
@@ -34,9 +36,15 @@ def joined(group: hosts.Group, terminal: Terminal) -> Iterator[bool]:
       DeviceError: the others were not found.
       FaultError: one of them was lost.
     """
+    group = hosts.found(group)
     if group.process == 0:
         terminal.note(f"waiting at {group.coordinator} for {counted(group.processes - 1, 'other process')}")
+    late = threading.Timer(_LATE_SECONDS, command.warn, [_waits(group)])
+    late.daemon = True
+    if group.process:
+        late.start()
     hosts.join(group, signals.requested, _end)
+    late.cancel()
     signals.last_words(lambda error: hosts.leave(hosts.End(error.exit_status, str(error))))
     if not hosts.leads():  # a signal is for process 0 to see to, which needs its own time
         signals.defer(_GRACE_SECONDS)
@@ -117,6 +125,13 @@ def _facts(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[str
     for what, fact in facts.items():
         named |= {f"{what} {k}": v for k, v in fact.items()} if isinstance(fact, dict) else {what: fact}
     return named
+
+
+def _waits(group: hosts.Group) -> str:
+    return (
+        f"process {group.process} waits for process 0 at {group.coordinator}, and for all of "
+        f"{group.processes}; up to {hosts.MEETING:g} s"
+    )
 
 
 def _end(line: str, status: int) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from mmids_cnn.devices import hosts, relay
 from mmids_cnn.devices.hosts import Group
-from mmids_cnn.errors import ConfigError
+from mmids_cnn.errors import ConfigError, DeviceError
 
 
 def test_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_NTASKS", "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
+    for name in ("SLURM_NTASKS", "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     assert hosts.group(None, None, None) is None
     assert hosts.group("here:1234", 1, 0) is None
@@ -54,7 +54,7 @@ def test_flags_that_do_not_fit(given: tuple[str | None, int | None, int | None],
 @pytest.mark.parametrize(
     "environment",
     [
-        {"SLURM_NTASKS": "2", "SLURM_PROCID": "1"},
+        {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "a"},
         {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"},
         {"TPU_WORKER_HOSTNAMES": "a,b"},
     ],
@@ -68,8 +68,8 @@ def test_clusters(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "environment",
     [
-        {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"},
-        {"SLURM_NTASKS": "4"},  # of a batch script, whose tasks `srun` starts
+        {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a"},
+        {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # a batch script, whose tasks `srun` starts
         {"TPU_WORKER_HOSTNAMES": "localhost"},
     ],
 )
@@ -77,6 +77,13 @@ def test_a_task_of_its_own(environment: dict[str, str], monkeypatch: pytest.Monk
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert hosts.group(None, None, None) is None
+
+
+def test_a_cluster_that_does_not_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")  # by a launcher other than Open MPI 4's
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    with pytest.raises(DeviceError, match="found several processes and no address; give each --coord"):
+        hosts.found(hosts.group(None, None, None) or Group("", 1, 0))
 
 
 def served(answer: Callable[[socket.socket], None]) -> tuple[str, int]:

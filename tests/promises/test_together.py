@@ -84,6 +84,16 @@ def test_a_signal_to_any_process_saves_once_and_ends_all(
     )
 
 
+def test_a_process_says_that_it_waits_for_the_first(place: Place) -> None:
+    coordinator = f"127.0.0.1:{processes.free_port()}"
+    flags = (f"--coordinator={coordinator}", "--processes=2", "--process=1", "--workdir=run")
+    alone = place.start("run.1", *flags)
+    said = f"note: process 1 waits for process 0 at {coordinator}, and for all of 2; up to 300 s\n"
+    processes.until(alone, lambda: place.output("run.1")[1] == said)
+    alone.terminate()
+    assert alone.wait(timeout=SECONDS) == 128 + signal.SIGTERM
+
+
 def test_a_stopped_run_goes_on_with_any_number_of_processes(place: Place, unbroken: Path) -> None:
     succeeded(together.run(place, "run", 2, "--config.num_epochs=2"))
     shutil.copytree(place.work / "run", place.work / "more")

@@ -90,7 +90,7 @@ def test_a_process_says_that_it_waits_for_the_first(place: Place) -> None:
     alone = place.start("run.1", *flags)
     said = f"note: process 1 waits for process 0 at {coordinator}, and for all of 2; up to 300 s\n"
     processes.until(alone, lambda: place.output("run.1")[1] == said)
-    alone.terminate()
+    alone.send_signal(signal.SIGTERM)
     assert alone.wait(timeout=SECONDS) == 128 + signal.SIGTERM
 
 

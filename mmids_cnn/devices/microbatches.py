@@ -129,38 +129,13 @@ def sum_over_groups(function: Callable[..., Any], devices: int, alike: bool = Tr
       A function of the same arguments, the first stacked over groups, that returns the sums.
     """
 
-    def added(flat: Any) -> Any:
-        """The sum of the rows of all devices."""
+    def on_each(groups: Any, *shared: Any) -> Any:
+        rows, unravel = _rows(lambda group: function(group, *shared), groups, devices > 1, alike)
         if devices > 1:
-            flat = lax.all_gather(flat, mesh.AXIS, tiled=True)
+            rows = lax.all_gather(rows, mesh.AXIS, tiled=True)
         # By a product, as XLA would fuse other sums into what uses them, differently for each number of
         # devices, and round differently.
-        return jnp.ones(len(flat), flat.dtype) @ flat
-
-    def on_each(groups: Any, *shared: Any) -> Any:
-        def at(index: Any) -> Any:
-            return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), groups)
-
-        count = rows = jax.tree.leaves(groups)[0].shape[0]
-        if count == 1 and not alike:
-            flat, unravel = ravel_pytree(function(at(0), *shared))
-            return unravel(added(flat[None]))
-        if count == 1:  # a second one, that is not computed: see below
-            rows, groups = 2, jax.tree.map(lambda x: jnp.concatenate([x, x]), groups)
-        shapes = jax.eval_shape(lambda: function(at(0), *shared))
-        # One exchange, of one array: with an exchange for each array training took a quarter longer.
-        zeros, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
-
-        def add(index: Any, flat: Any) -> Any:
-            return flat.at[index].set(ravel_pytree(function(at(index), *shared))[0])
-
-        times: Any = count
-        if devices > 1:
-            # How often it runs, and that it has one group only, XLA is not to know: it would dissolve the
-            # loop, fuse its body with what is around it, and round differently.
-            times = jnp.where(lax.axis_index(mesh.AXIS) < 2**30, count, 0)
-        flat = lax.fori_loop(0, times, add, jnp.zeros((rows, *zeros.shape), zeros.dtype))[:count]
-        return unravel(added(flat))
+        return unravel(jnp.ones(len(rows), rows.dtype) @ rows)
 
     def mapped(groups: Any, *shared: Any) -> Any:
         if jax.tree.leaves(groups)[0].shape[0] == 1:
@@ -175,3 +150,33 @@ def sum_over_groups(function: Callable[..., Any], devices: int, alike: bool = Tr
         return run(groups, *shared)
 
     return mapped
+
+
+def _rows(
+    function: Callable[[Any], Any], groups: Any, shared_out: bool, alike: bool
+) -> tuple[Any, Callable[..., Any]]:
+    """`function` of each group, one after another, as rows of one array, and what makes a tree of a row.
+
+    One array, as an exchange for each array of the tree made training longer by a quarter.
+    """
+
+    def at(index: Any) -> Any:
+        return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), groups)
+
+    def add(index: Any, rows: Any) -> Any:
+        return rows.at[index].set(ravel_pytree(function(at(index)))[0])
+
+    count = length = jax.tree.leaves(groups)[0].shape[0]
+    if count == 1 and not alike:
+        row, unravel = ravel_pytree(function(at(0)))
+        return row[None], unravel
+    if count == 1:  # a second one, that is not computed: see below
+        length, groups = 2, jax.tree.map(lambda x: jnp.concatenate([x, x]), groups)
+    shapes = jax.eval_shape(lambda: function(at(0)))
+    zeros, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+    times: Any = count
+    if shared_out:
+        # How often it runs, and that it has one group only, XLA is not to know: it would dissolve the loop,
+        # fuse its body with what is around it, and round differently.
+        times = jnp.where(lax.axis_index(mesh.AXIS) < 2**30, count, 0)
+    return lax.fori_loop(0, times, add, jnp.zeros((length, *zeros.shape), zeros.dtype))[:count], unravel

@@ -94,6 +94,14 @@ _STRENGTHS = {
 }
 
 
+def unused(settings: config_lib.Augment) -> list[str]:
+    """The strengths above zero that nothing uses; a function of one's own may use any."""
+    if any(map(dotted.is_dotted, settings.names)):
+        return []
+    without = [strengths for name, strengths in _STRENGTHS.items() if name not in settings.names]
+    return [strength for strengths in without for strength in strengths if getattr(settings, strength)]
+
+
 def active(settings: config_lib.Augment) -> tuple[str, ...]:
     """The names of what changes images at all: one of one's own, or one with a strength above zero."""
     return tuple(

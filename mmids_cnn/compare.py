@@ -3,12 +3,13 @@
     python -m mmids_cnn.compare [FOLDER] [--sort=accuracy|path|date] [--csv] [--json]
     python -m mmids_cnn.compare RUN RUN... [--json] (or folders of runs)
 
-Runs that differ in the seed alone make a group. Two groups are compared by their test accuracies, two single
-runs by the images that one of them gets right.
+Runs that differ in the seed alone make a group, as do the seeds of a sweep's confirmation. Two groups are
+compared by their test accuracies, two single runs by the images that one of them gets right.
 
-With `--json` an object a line. A run of a list: `run`, `state`, `seed`, `differs` (from base, by leaf),
-`accuracy` (a fraction), `count` of test images, `date`. A group: `group` (its number), `mean`, `sd`, `n`,
-`interval` (95 %), `seeds`, `runs`. Two groups: `groups`, `differs` (by leaf, a pair), `difference` in
+With `--json` an object a line. A run of a list: `run`, `of` (of a sweep 'winner' or 'base'), `state`, `seed`,
+`differs` (from base, by leaf), `accuracy` (a fraction), `weights` ("last" or "averaged"), `count` of test
+images, `date`. A group: `group` (its number), `mean`, `sd`, `n`, `interval` (95 %), `weights`, `seeds`,
+`runs`. Two groups: `groups`, `differs` (by leaf, a pair), `difference` in
 points, `interval`, `welch` and `permutation` (p values), `bootstrap`, `visible` (what so many runs can
 show), `text`; two single runs: `first` and `second` (images that one alone gets right), `p`, `count`.
 """
@@ -32,11 +33,12 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data, metrics
 from mmids_cnn.console import command, experiment_file
 from mmids_cnn.console.terminal import Terminal
-from mmids_cnn.errors import RunError
+from mmids_cnn.errors import ConfigError, RunError
 from mmids_cnn.pages import statistics
 from mmids_cnn.runs import compare
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
+from mmids_cnn.sweeps import folder as sweep_folder
 
 _SHOW = metrics.metric("accuracy")
 _SORTS: dict[str, Callable[[compare.Run], Any]] = {
@@ -56,7 +58,12 @@ def define_flags() -> None:
 def main() -> None:
     """Lists the runs of one folder, or compares those that are named."""
     paths = [Path(word) for word in command.arguments() or ["runs"]]
-    runs, unreadable = compare.find(paths)
+    if len(paths) > 1 and (flags.FLAGS.csv or flags.FLAGS["sort"].present):
+        name = "csv" if flags.FLAGS.csv else "sort"
+        raise ConfigError(
+            f"--{name}: expected one folder, whose runs are listed, got {len(paths)}; leave it out"
+        )
+    runs, unreadable = compare.find(paths, {sweep_folder.BEST: sweep_folder.runs})
     for sentence in unreadable:
         command.warn(sentence)
     terminal = Terminal("none" if flags.FLAGS.json else "auto")
@@ -69,31 +76,34 @@ def main() -> None:
 
 def _list(runs: Sequence[compare.Run], terminal: Terminal) -> None:
     base = config_lib.resolve(experiment_file.load("base"))
-    names = ("run", "state", "seed", "differs from base in", "test accuracy", "of", "date")
+    names = ("run", "state", "seed", "differs from base in", "test accuracy", "of", "date", "weights")
     rows = []
     for run in runs:
         pairs = compare.different(base, run.experiment).items()
         leaves = {name: new for name, (_, new) in pairs if new is not None}  # another network has others
-        state = "finished" if run.result else "unfinished"
-        count = run.result["test/count"] if run.result else None
+        state = "unfinished" if run.result is None else "finished" if run.accuracy is not None else "diverged"
+        count = (run.result or {}).get("test/count")
+        weights = config_lib.weights(run.experiment)
         if flags.FLAGS.json:
-            one = {"run": str(run.path), "state": state, "seed": run.experiment.seed, "differs": leaves}
-            scores = {"accuracy": run.accuracy, "count": count}
+            one = {"run": str(run.path), "of": run.of, "state": state, "seed": run.experiment.seed}
+            scores = {"differs": leaves, "accuracy": run.accuracy, "weights": weights, "count": count}
             terminal.say(files.to_json({**one, **scores, "date": run.date.isoformat()}))
             continue
-        accuracy = run.accuracy if flags.FLAGS.csv or run.accuracy is None else _SHOW.show(run.accuracy)
+        accuracy: Any = run.accuracy
+        if not flags.FLAGS.csv and run.accuracy is not None:
+            accuracy = _SHOW.show(run.accuracy) + (", averaged" if weights == "averaged" else "")
         changed = ", ".join(f"{name}={value}" for name, value in leaves.items())
         date = run.date.isoformat(" ", "minutes")
         shown = count if flags.FLAGS.csv or count is None else f"{count:,}"
-        rows.append((run.path, state, run.experiment.seed, changed, accuracy, shown, date))
+        rows.append((run.title, state, run.experiment.seed, changed, accuracy, shown, date, weights))
     if flags.FLAGS.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerows([names, *rows])
         return
     if flags.FLAGS.json:
         return
-    cells = [tuple("" if cell is None else cell for cell in row) for row in rows]
-    terminal.table("", names, cells, texts=4)
+    cells = [tuple("" if cell is None else cell for cell in row[:-1]) for row in rows]
+    terminal.table("", names[:-1], cells, texts=4)
 
 
 def _compare(runs: Sequence[compare.Run], terminal: Terminal) -> None:
@@ -110,17 +120,18 @@ def _compare(runs: Sequence[compare.Run], terminal: Terminal) -> None:
     for number, group in enumerate(found, 1):
         spread = statistics.spread(group.values)
         mean = _SHOW.show_mean(spread["mean"], spread["sd"], spread["n"], spread["interval"])
+        weights = config_lib.weights(group.runs[0].experiment)
         if flags.FLAGS.json:
             whose = {
                 "seeds": [run.experiment.seed for run in group.runs],
                 "runs": [str(run.path) for run in group.runs],
             }
-            terminal.say(files.to_json({"group": number, **spread, **whose}))
+            terminal.say(files.to_json({"group": number, **spread, "weights": weights, **whose}))
         seeds = ", ".join(str(run.experiment.seed) for run in group.runs)
-        rows.append((str(number), mean, seeds, _folders(group)))
-    terminal.table("", ("group", "test accuracy", "seeds", "runs"), rows, texts=4)
+        rows.append((str(number), mean, weights, seeds, _folders(group)))
+    terminal.table("", ("group", "test accuracy", "weights", "seeds", "runs"), rows, texts=5)
     for (one, first), (other, second) in itertools.combinations(enumerate(found, 1), 2):
-        fields = compare.different(first.runs[0].experiment, second.runs[0].experiment)
+        fields = compare.differences(first, second)
         changed = "; ".join(f"{name}: {_leaf(old)}, {_leaf(new)}" for name, (old, new) in fields.items())
         if len(first.runs) == len(second.runs) == 1:
             values, text = _two_runs(first.runs[0], second.runs[0], terminal)
@@ -131,6 +142,11 @@ def _compare(runs: Sequence[compare.Run], terminal: Terminal) -> None:
             terminal.say(files.to_json({"groups": [one, other], "differs": differs, **values}))
         else:
             terminal.say(f"groups {one} and {other} differ in {changed}\n{text}")
+    pairs = len(found) * (len(found) - 1) // 2
+    if pairs > 1:
+        terminal.note(
+            f"{pairs} pairs, each judged by itself: chance alone makes one in twenty look different"
+        )
 
 
 def _leaf(value: Any) -> str:
@@ -138,7 +154,7 @@ def _leaf(value: Any) -> str:
 
 
 def _folders(group: compare.Group) -> str:
-    first, *others = (str(run.path) for run in group.runs)
+    first, *others = dict.fromkeys(run.title for run in group.runs)
     return f"{first} and {len(others)} more" if others else first
 
 
@@ -147,6 +163,8 @@ def _two_groups(first: Sequence[float], second: Sequence[float]) -> tuple[dict[s
     found = compare.verdict(first, second)
     lines = [f"  {found['text']}"]
     tests = [f"Welch p = {found['welch']:.3g}"] if found["welch"] is not None else []
+    if found["interval"] is None:
+        return found, lines[0]
     if found["permutation"] is not None:
         low, high = found["bootstrap"]
         tests += [f"permutation p = {found['permutation']:.3g}", f"bootstrap {low:+.3f} to {high:+.3f}"]
@@ -158,6 +176,8 @@ def _two_groups(first: Sequence[float], second: Sequence[float]) -> tuple[dict[s
 
 def _two_runs(first: compare.Run, second: compare.Run, terminal: Terminal) -> tuple[dict[str, Any], str]:
     """What is found of two single runs, from what each makes of the same test images, and how it is said."""
+    if first.of or second.of:
+        return {}, "  single networks of sweeps are not compared image by image; confirm more seeds"
     report = command.report if flags.FLAGS.json else terminal.report
     datasets = [data.load(run.experiment.dataset, report) for run in (first, second)]
     terminal.close()

@@ -145,7 +145,9 @@ class Train:
 
     loss: str = named("losses", "LOSSES", before="cross_entropy")
     label_smoothing: float = leaf("a number with 0 <= s < 1", lambda value: 0 <= value < 1, traced=True)
-    clip_norm: float = leaf("a finite number >= 0", lambda value: value >= 0, traced=True, before=0.0)
+    clip_norm: float = leaf(  # in float32 it is not to become 0, which stands for no clipping
+        "0, or a finite number >= 1e-37", lambda value: value == 0 or value >= 1e-37, traced=True, before=0.0
+    )
     average_decay: float = leaf(
         "a number with 0 <= d < 1", lambda value: 0 <= value < 1, traced=True, before=0.0
     )
@@ -270,6 +272,11 @@ def check(name: str, value: Any, path: str, model: Model) -> Any:
     if type(value) is not type(old):
         raise ConfigError(f"config.{path}: expected a value like {old!r}, got {value!r}; change it")
     return value
+
+
+def weights(experiment: Experiment) -> str:
+    """Which weights a network's figures are of: "averaged", where a moving average is kept, or "last"."""
+    return "averaged" if experiment.train.average_decay else "last"
 
 
 def sources(experiment: Experiment) -> dict[str, str]:

@@ -9,9 +9,10 @@ an ensemble, by the mean of their probabilities, with each network's own score b
 networks are those of its confirmation. `--name` and `--archives` name other data of the same shape.
 
 With `--json` an object a line, of several networks one for each and then one of all together: `workdirs`,
-`seeds` and `steps` of the networks, `split`, `views`, `loss` (nats), `accuracy` (a fraction) and any metric
-beside them, `count` of images; in the last also `classes` (names) and `confusion` (counts, a row a true
-class). `--shifts` adds a line a change: its name is `shift`, and `accuracies` has one for each severity.
+`seeds`, `steps` and `weights` ("last" or "averaged") of the networks, `split`, `views`, `loss` (nats),
+`accuracy` (a fraction) and any metric beside them, `count` of images; in the last also `classes` (names) and
+`confusion` (counts, a row a true class). `--shifts` adds a line a change: its name is `shift`, and
+`accuracies` has one for each severity.
 """
 
 if __name__ == "__main__":  # before the imports below take their time
@@ -88,13 +89,13 @@ def main() -> None:
     names = trained_on[0].class_names
     counts = metrics.confusion(labels, together.argmax(-1), len(names))
     terminal.table("", ("class", "images", "accuracy", "most often taken for"), _rows(counts, names))
+    how = f", each the mean of {views} views moved by at most a pixel" if views > 1 else ""
     if len(found) > 1:
         for member, own_logits in zip(found, logits, strict=True):
-            _say(terminal, ensemble.scores(shown, own_logits, labels), [member], member.title)
+            _say(terminal, ensemble.scores(shown, own_logits, labels), [member], member.title, how)
     whose = found[0].title
     if len(found) > 1:
         whose = f"the mean of the probabilities of {len(found)} networks"
-    how = f", each the mean of {views} views moved by at most a pixel" if views > 1 else ""
     scores = ensemble.scores(shown, together, labels)
     table = {"classes": names, "confusion": counts.tolist()}
     _say(terminal, scores, found, whose, f"{how}, in {elapsed:.2f} s", **table)
@@ -127,18 +128,28 @@ def _scored(
                 f"--workdir: expected data as {workdir} was trained on, {next(shapes)} and "
                 f"{own.num_classes} classes, found {next(shapes)} and {dataset.num_classes}; name others"
             )
-        if name in own.splits and name not in dataset.splits:
-            raise ConfigError(f"--split: expected train or test of other data, got {name!r}")
+    if dataset is not trained_on[0] and name == "validation":
+        raise ConfigError("--split: expected train or test of other data, got 'validation'; change it")
     if name not in dataset.splits:
         raise ConfigError(
             f"--split: expected one of {', '.join(dataset.splits)}, got {name!r}; a validation split is "
             "there if the run had dataset.validation_examples > 0"
         )
-    split = dataset.splits[name]
     for workdir, own in zip(workdirs, trained_on, strict=True):
-        if dataset is trained_on[0] and len(own.splits.get(name, split).labels) != len(split.labels):
-            raise ConfigError(f"--split: expected the same images for all runs, {workdir} has others")
-    return split
+        if dataset is not trained_on[0]:
+            break
+        if own.fingerprint != dataset.fingerprint:
+            command.warn(f"{workdir} was trained on other data than {workdirs[0]}, whose images are scored")
+        elif name != "test" and _size(own, name) != _size(dataset, name):  # one has held out what others saw
+            raise ConfigError(
+                f"--split: expected the same {name} images in all runs, {_size(dataset, name):,} as in "
+                f"{workdirs[0]}, found {_size(own, name):,} in {workdir}; score --split=test, or leave it out"
+            )
+    return dataset.splits[name]
+
+
+def _size(dataset: data.Dataset, name: str) -> int:
+    return len(dataset.splits[name].labels) if name in dataset.splits else 0
 
 
 def _say(
@@ -155,6 +166,7 @@ def _say(
             "workdirs": [str(member.workdir) for member in members],
             "seeds": [member.experiment.seed for member in members],
             "steps": [member.trained.step for member in members],
+            "weights": [config_lib.weights(member.experiment) for member in members],
         }
         asked = {"split": flags.FLAGS.split, "views": int(flags.FLAGS.views)}
         terminal.say(files.to_json({**whom, **asked, **scores, **more}))

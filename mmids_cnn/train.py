@@ -231,6 +231,10 @@ def notes(experiment: config_lib.Experiment, dataset: data.Dataset) -> list[str]
     precision = experiment.train.precision
     if precision != "float32" and jax.default_backend() == "cpu":
         said.append(f"config.train.precision is {precision}; a CPU computes in float32 all the same")
+    said += [
+        f"config.augment.{one} is {getattr(experiment.augment, one):g}; nothing in augment.names uses it"
+        for one in augment.unused(experiment.augment)
+    ]
     return said
 
 

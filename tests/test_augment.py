@@ -159,6 +159,11 @@ def test_what_is_off_is_no_part_of_the_program(vary: Vary, small: data.Dataset) 
     assert names(shear=0.1) == ("affine",)
     assert names(cutout=3.0, shift=1.0, names=("cutout", "affine")) == ("cutout", "affine")
     assert names(cutout=3.0, names=("affine",)) == ()
+    assert "config.augment.cutout is 3; nothing in augment.names uses it" in train.notes(
+        vary(augment={"cutout": 3.0, "names": ("affine",)}), small
+    )
+    assert not augment.unused(vary(augment={"cutout": 3.0, "shift": 1.0}).augment)
+    assert not augment.unused(vary(augment={"cutout": 3.0, "names": ("own:noise",)}).augment)
 
 
 OWN = """

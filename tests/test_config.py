@@ -60,7 +60,7 @@ RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "augment.cutout": ([0.0, 8], [-0.1, 1e6, NAN, "2", None]),
     "train.loss": (["cross_entropy", "squared_error", "my.file:loss"], ["", "hinge", None]),
     "train.label_smoothing": ([0.0, 0.999], [1.0, -0.1, NAN, INF, "0", None]),
-    "train.clip_norm": ([0.0, 1, 1e3], [-0.1, NAN, INF, "1", None]),
+    "train.clip_norm": ([0.0, 1, 1e3, 1.1e-37], [-0.1, NAN, INF, "1", None, 1e-46, 1e-38]),
     "train.average_decay": ([0.0, 0.999], [1.0, 1 - 1e-10, -0.1, NAN, "0.9", None]),
     "train.patience": ([0, 3], [-1, 0.0, True, None]),
     "train.groups": ([0, 1, 1024], [-1, 1025, 1.0, True, None]),

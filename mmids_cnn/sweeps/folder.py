@@ -11,6 +11,7 @@ Never imports JAX.
 """
 
 import contextlib
+import datetime
 import os
 import shlex
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from typing import Any
 
 from mmids_cnn.config import Experiment
 from mmids_cnn.errors import ConfigError, RunError
+from mmids_cnn.runs import compare
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import config as sweep_config
@@ -195,6 +197,21 @@ def confirmed(workdir: Path) -> list[Experiment]:
             f"{workdir}: expected networks of its confirmation, found none; set --config.sweep.confirm_seeds"
         )
     return [plan.confirmed(found["settings"], seed) for seed in seeds]
+
+
+def runs(workdir: Path) -> list[compare.Run]:
+    """Every training of a sweep's confirmation, those of the winner first; see `confirmed` for errors."""
+    winner, plan, found = confirmed(workdir), recorded(workdir), best(workdir)
+    assert plan is not None and found is not None  # or `confirmed` had raised
+    date = datetime.datetime.fromtimestamp((workdir / BEST).stat().st_mtime)
+    base = [plan.confirmed({}, one["seed"]) for one in found["confirmed"].get("base", {}).get("seeds", ())]
+    return [
+        compare.Run(workdir, experiment, scores, date, name)
+        for name, experiments in {"winner": winner, "base": base}.items()
+        for experiment, scores in zip(
+            experiments, found["confirmed"].get(name, {}).get("seeds", ()), strict=True
+        )
+    ]
 
 
 def experiment(workdir: Path, which: str = "newest") -> Experiment:

@@ -149,6 +149,12 @@ def _verdict(scores: Mapping[str, Sequence[float]]) -> str:
     if max(map(len, scores.values())) < 2:
         return "One seed each: that cannot tell them apart. Set --config.sweep.confirm_seeds to 5 or more."
     found = compare.verdict(scores["base"], scores["winner"])
+    if found["interval"] is None:
+        return (
+            "The winner cannot be told from the experiment as configured: "
+            f"{found['difference']:+.3f} points, but all seeds of each are the same. More seeds may: "
+            "--config.sweep.confirm_seeds."
+        )
     low, high = found["interval"]
     said = f"{found['difference']:+.3f} points, 95 % interval {low:+.3f} to {high:+.3f} (Welch)"
     seen = f"so many seeds see a difference of {found['visible']:.3f} points in four of five cases"

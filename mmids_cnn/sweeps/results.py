@@ -48,6 +48,7 @@ def write(
             "trial": winner.number,
             "settings": winner.settings,
             "metric": plan.sweep.metric,
+            "weights": config_lib.weights(plan.confirmed(winner.settings, plan.experiment.seed)),
             **({"validation": statistics.spread(values)} if values else {}),
             "confirmed": {name: _confirmed(scores) for name, scores in confirmed.items()},
             "command": sweep_folder.command(workdir),
@@ -76,22 +77,28 @@ def _summary(plan: Plan, best: Mapping[str, Any]) -> str:
         found = _interval(plan.metric, best["validation"])
         lines.append(
             f"best: trial {best['trial']}, {describe(best['settings'])}: {plan.sweep.metric} {found}"
+            f"{_by(best['weights'])}"
         )
     accuracy = metrics.metric("accuracy")
     held_out = plan.experiment.dataset.validation_examples if plan.experiment.train.patience else 0
     images = f"all but {held_out:,}" if held_out else "all"
     titles = {"winner": "the winner" if plan.axes else "the experiment", "base": "as configured"}
+    weights = {"winner": best["weights"], "base": config_lib.weights(plan.experiment)}
     for name, title in titles.items():
         scores = best["confirmed"].get(name)
         if scores and "test/accuracy" in scores:
             lost = f", {scores['diverged']} more diverged" if scores["diverged"] else ""
             lines.append(
                 f"{title}, on {images} training images: {_interval(accuracy, scores['test/accuracy'])} "
-                f"of {scores['test/count']:,} test images right{lost}"
+                f"of {scores['test/count']:,} test images right{_by(weights[name])}{lost}"
             )
         elif scores:
             lines.append(f"{title}, on {images} training images: all {scores['diverged']} seeds diverged")
     return "\n".join(lines)
+
+
+def _by(weights: str) -> str:
+    return ", by averaged weights" if weights == "averaged" else ""
 
 
 def _interval(metric: metrics.Metric, found: Mapping[str, Any]) -> str:

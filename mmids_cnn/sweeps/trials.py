@@ -97,9 +97,12 @@ def best(plan: Plan, results: Sequence[Result]) -> Result | None:
 
 
 def confirmed_scores(member: Member, entry: Entry) -> dict[str, Any]:
-    """How a confirmed member did on the test split: `seed`, `diverged`, `fingerprint`, and `test/...`."""
+    """How a confirmed member did on the test split: `seed`, `diverged`, `fingerprint`, `test/...`.
+
+    And `test_live/...`, by the last weights, where `test/...` is by their average.
+    """
     row: Mapping[str, Any] = entry.rows[-1] if entry.rows else {}
-    scores = {name: value for name, value in row.items() if name.startswith("test/")}
+    scores = {name: value for name, value in row.items() if name.startswith(("test/", "test_live/"))}
     diverged = entry.diverged
     if diverged is None and None in scores.values():  # where steps that are not finite are left out
         diverged = entry.step

@@ -59,7 +59,8 @@ def train(name: str, seed: int, folder: Path, more: list[str]) -> dict[str, Any]
     cost = workdir.with_suffix(".json")
     if not cost.exists():
         command = [sys.executable, "-m", "mmids_cnn.main", f"--config=experiments/{name}.py", *more]
-        command += [f"--workdir={workdir}", f"--config.seed={seed}", "--progress=plain"]
+        command += [f"--workdir={workdir}", f"--config.seed={seed}", "--config.eval.every_epochs=0"]
+        command += ["--progress=plain"]
         began, busy, used = time.perf_counter(), busy_seconds(), os.times()
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         wall, now = time.perf_counter() - began, os.times()

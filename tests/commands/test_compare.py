@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.storage import files
 from tests.support.processes import Place, rewritten
 from tests.support.suite import CommandLine, undocumented
 
@@ -59,6 +61,67 @@ def test_single_run_beside_a_group(runs: Path, command_line: CommandLine) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     assert "not distinguishable (second less first: +8.000 points" in done.stdout
     assert "one of them is a single run" in done.stdout
+
+
+def altered(runs: Path, target: Path, name: str, what: str, value: str) -> Path:
+    """A copy of a run whose provenance has something else."""
+    shutil.copytree(runs / name, target)
+    known = files.read_sealed(target / run_folder.PROVENANCE)
+    if what == "data":
+        known["dataset"]["fingerprint"] = value
+    elif what == "source":
+        known["sources"]["own:loss"]["sha256"] = value
+    else:
+        known["packages"][what] = value
+    files.write_sealed(target / run_folder.PROVENANCE, known)
+    return target
+
+
+def test_runs_of_other_data_are_a_group_of_their_own(
+    runs: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    other = altered(runs, tmp_path / "other", "a0", "data", "abcd" * 16)
+    done = command_line("compare", str(runs / "a0"), str(runs / "a1"), str(other))
+    assert done.returncode == 0
+    assert "note: the runs have different data: " in done.stderr and "abcdabcdabcdabcd" in done.stderr
+    assert re.search(r"groups 1 and 2 differ in data: '\w{16}', 'abcdabcdabcdabcd'\n", done.stdout)
+    assert "80.00 % (n = 1)" in done.stdout
+
+
+def test_runs_of_other_sources_are_a_group_of_their_own(
+    runs: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    for name in ("a0", "a1"):
+        shutil.copytree(runs / name, tmp_path / name)
+        with rewritten(tmp_path / name) as (config, _):
+            config["train"]["loss"] = "own:loss"
+        known = files.read_sealed(tmp_path / name / run_folder.PROVENANCE)
+        known["sources"] = {"own:loss": {"root": str(tmp_path), "sha256": "0" * 64}}
+        files.write_sealed(tmp_path / name / run_folder.PROVENANCE, known)
+    done = command_line("compare", str(tmp_path / "a0"), str(tmp_path / "a1"))
+    assert "found one group of 2" in done.stderr
+    altered(tmp_path, tmp_path / "b1", "a1", "source", "1" * 64)
+    done = command_line("compare", "a0", "a1", "b1")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = f"groups 1 and 2 differ in source of own:loss: '{'0' * 16}', '{'1' * 16}'"
+    assert said in " ".join(done.stdout.split())
+
+
+def test_other_versions_are_said(runs: Path, tmp_path: Path, command_line: CommandLine) -> None:
+    other = altered(runs, tmp_path / "other", "b0", "optax", "0.0.1")
+    done = command_line("compare", str(runs / "a0"), str(runs / "a1"), str(other))
+    assert done.returncode == 0
+    assert re.fullmatch(r"note: the runs have different versions of optax: 0\.0\.1; \S+\n", done.stderr)
+
+
+def test_three_groups_are_three_pairs(runs: Path, tmp_path: Path, command_line: CommandLine) -> None:
+    shutil.copytree(runs / "b0", tmp_path / "c0")
+    with rewritten(tmp_path / "c0") as (config, _):
+        config["train"]["average_decay"] = 0.9
+    done = command_line("compare", *(str(runs / name) for name in ("a0", "a1", "b0", "deep/b1")), "c0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 pairs, each judged by itself: chance alone makes one in twenty look different" in done.stdout
+    assert re.search(r"3 +│ 90\.00 % \(n = 1\) +│ averaged │ 0 ", done.stdout)
 
 
 def test_list(runs: Path, command_line: CommandLine) -> None:
@@ -116,13 +179,15 @@ def test_two_runs_by_their_images(place: Place, unbroken: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["nowhere"], "nowhere: expected a run folder, or one with runs in it, found none; name it"),
+        (["nowhere"], "nowhere: expected the folder of a run or sweep, or one with some in it, found none; "),
+        (["a0", "b0", "--csv"], "--csv: expected one folder, whose runs are listed, got 2; leave it out"),
+        (["a0", "b0", "--sort=date"], "--sort: expected one folder, whose runs are listed, got 2; "),
         (["a0", "a1"], "expected finished runs of at least two configurations, found one group of 2; "),
         (["unfinished", "unfinished"], "expected finished runs .* found none that is finished"),
     ],
 )
 def test_mistakes(runs: Path, command_line: CommandLine, names: list[str], message: str) -> None:
-    done = command_line("compare", *(str(runs / name) for name in names))
+    done = command_line("compare", *(str(runs / x) if "--" not in x else x for x in names))
     assert done.returncode == 2
     assert re.search(message, done.stderr.splitlines()[-1])
 

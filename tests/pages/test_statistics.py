@@ -8,6 +8,7 @@ import scipy.stats
 
 from mmids_cnn import metrics
 from mmids_cnn.pages import statistics
+from mmids_cnn.runs import compare
 
 BASE = [98.96, 98.88, 99.02, 99.01, 98.96]
 
@@ -47,8 +48,27 @@ def test_single_value_beside_a_group() -> None:
 
 
 def test_equal_values_are_no_difference() -> None:
-    found = statistics.compare([99.0, 99.0], [99.0, 99.0])
-    assert (found["difference"], found["interval"], found["welch"]) == (0, [0, 0], None)
+    nothing = dict.fromkeys(("interval", "welch", "permutation", "bootstrap", "visible"))
+    assert statistics.compare([99.0, 99.0], [99.0, 99.0]) == {"difference": 0, **nothing}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [([98.96] * 3, [98.97] * 3), ([90.0, 90.0], [70.0]), ([70.0], [90.0, 90.0])]
+)
+def test_values_without_a_spread_decide_nothing(first: list[float], second: list[float]) -> None:
+    found = statistics.compare(first, second)
+    assert found["difference"] == pytest.approx(second[0] - first[0])
+    assert {value for name, value in found.items() if name != "difference"} == {None}
+    assert compare.verdict(first, second)["text"].startswith("not distinguishable")
+
+
+def test_interval_of_a_mean_holds_it_in_95_of_100_cases() -> None:
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(2000):
+        low, high = statistics.spread(random.normal(size=5).tolist())["interval"]
+        held += low < 0 < high
+    assert 0.935 < held / 2000 < 0.965
 
 
 def test_mcnemar_is_the_binomial_test_of_what_one_alone_gets_right() -> None:

@@ -484,7 +484,8 @@ def test_evaluate_several_runs_as_one(runs: Runs) -> None:
         accuracy, loss = re.findall(r"accuracy ([\d.]+) % of 100 images, loss ([\d.]+)", line)[0]
         assert float(accuracy) == pytest.approx(100 * np.mean(probabilities.argmax(1) == labels))
         assert float(loss) == pytest.approx(-np.log(probabilities[np.arange(100), labels]).mean(), rel=1e-3)
-    assert "each the mean of 5 views moved by at most a pixel" in lines[-1]
+    for line in lines:
+        assert "each the mean of 5 views moved by at most a pixel" in line
     assert lines[-1].endswith("the mean of the probabilities of 2 networks")
 
 
@@ -501,6 +502,7 @@ def test_evaluate_as_objects(runs: Runs) -> None:
     first, other, both, *shifted = map(json.loads, done.stdout.splitlines())
     for one, workdirs in ((first, ["first"]), (other, ["other"]), (both, ["first", "other"])):
         assert one["workdirs"] == workdirs and one["split"] == "test" and one["count"] == 100
+    assert (first["weights"], both["weights"]) == (["last"], ["last", "last"])
     assert (first["seeds"], other["seeds"], both["seeds"], both["steps"]) == ([0], [1], [0, 1], [10, 8])
     found = evaluated(words.stdout)
     assert f"{100 * first['accuracy']:.2f}" == found["accuracy"]
@@ -530,6 +532,9 @@ def test_evaluate_on_other_data(runs: Runs, tmp_path: Path) -> None:
     predicted = model.predict_proba(one.network, jax.tree.map(jnp.asarray, one.variables), images).argmax(1)
     assert found["accuracy"] == pytest.approx(float((predicted == flipped["test", "labels"]).mean()))
     assert found["count"] == 100 and found["classes"] == CLASSES
+    done = runs.command("evaluate", *arguments, "--split=validation")
+    said = "error: --split: expected train or test of other data, got 'validation'; change it\n"
+    assert (done.returncode, done.stderr) == (2, said)
     small = {key: array[:, :20, :24] if key[1] == "images" else array for key, array in DIGITS.items()}
     idx_files.write_set(tmp_path / "small", small)
     done = runs.command("evaluate", "--workdir=first", f"--archives={tmp_path}/small")
@@ -543,6 +548,10 @@ def test_evaluate_on_other_data(runs: Runs, tmp_path: Path) -> None:
         (["--split=validation"], "--split: expected one of train, test, got 'validation'; "),
         (["--split="], "--split: expected one of train, test, got ''; "),
         (["--checkpoint=7"], "--checkpoint: expected newest, best or one of the steps [5, 10], got '7'"),
+        (
+            ["--workdir=other", "--split=train"],
+            "--split: expected the same train images in all runs, 300 as in first, found 240 in other; ",
+        ),
     ],
 )
 def test_evaluate_what_is_not_there(runs: Runs, arguments: list[str], message: str) -> None:

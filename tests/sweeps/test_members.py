@@ -1,5 +1,6 @@
 """The networks that a sweep ends with: kept, scored as one, and mended where they are damaged."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from mmids_cnn import data, model
+from mmids_cnn.console.terminal import Terminal
 from mmids_cnn.errors import RunError
+from mmids_cnn.runs import run
 from mmids_cnn.storage import files
 from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import members, plan
@@ -54,6 +57,7 @@ def test_sweep_is_scored_as_an_ensemble(swept: tuple[plan.Plan, Path], command_l
     assert [title for *_, title in each] == [
         f"averaged parameters after step 24 of {workdir}, seed {seed}" for seed in (0, 1, 2)
     ]
+    assert all(one["test_live/accuracy"] != one["test/accuracy"] for one in confirmed)
     dataset = data.load(sweep_folder.confirmed(workdir)[0].dataset)
     split = dataset.splits["test"]
     images = jnp.asarray(split.images)
@@ -124,3 +128,25 @@ def test_sweep_that_cannot_be_scored(
     done = command_line("evaluate", f"--workdir={workdir}", *flags)
     assert done.returncode != 0 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def test_seeds_of_a_sweep_are_compared(
+    swept: tuple[plan.Plan, Path], command_line: CommandLine, tmp_path: Path
+) -> None:
+    a_plan, workdir = swept
+    seeds = json.loads((workdir / "best.json").read_text())["confirmed"]["winner"]["seeds"]
+    listed = command_line("compare", str(workdir), "--json")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    for line, one in zip(listed.stdout.splitlines(), seeds, strict=True):
+        found = json.loads(line)
+        assert (found["seed"], found["accuracy"]) == (one["seed"], one["test/accuracy"])
+        assert (found["of"], found["weights"], found["state"]) == ("winner", "averaged", "finished")
+    other = dataclasses.replace(a_plan.confirmed({}, 7), num_epochs=1)
+    run.execute(other, tmp_path / "run", Terminal("none"))
+    done = command_line("compare", str(workdir), "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "(n = 3)" in done.stdout and "groups 1 and 2 differ in num_epochs: 2, 1\n" in done.stdout
+    same = dataclasses.replace(a_plan.confirmed({}, 1), report=False)
+    run.execute(same, tmp_path / "same", Terminal("none"))
+    done = command_line("compare", str(workdir), "run", "same")
+    assert f"left out: same, which has the configuration and the seed of {workdir}, winner" in done.stderr

@@ -87,10 +87,9 @@ def test_spread_by_hand() -> None:
     assert found["mean"] == pytest.approx(0.99)
     assert found["sd"] == pytest.approx(math.sqrt((0.01**2 + 0.01**2) / 4))
     assert found["n"] == 5
-    # Resampled means of five have sd sqrt(2e-4 / 5 / 5) = 0.0028; the interval is two of them to each side.
-    low, high = found["interval"]
-    assert low == pytest.approx(0.99 - 0.0056, abs=0.0015)
-    assert high == pytest.approx(0.99 + 0.0056, abs=0.0015)
+    # Student's t with 4 degrees of freedom: 2.776 times the deviation of the mean, sqrt(2e-4 / 4 / 5).
+    assert found["interval"] == pytest.approx([0.99 - 0.00878, 0.99 + 0.00878], abs=1e-5)
+    assert pages_statistics.spread([0.5] * 5)["interval"] is None
     assert pages_statistics.spread(values) == found
     assert pages_statistics.spread(values[:4])["interval"] is None
     assert pages_statistics.spread([0.5]) == {"mean": 0.5, "sd": None, "n": 1, "interval": None}

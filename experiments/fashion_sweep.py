@@ -1,9 +1,11 @@
-"""The settings of `fashion.py`, chosen by 10,000 images that are held out of the training split.
+"""A search around the settings of `fashion.py`, by 10,000 images held out of the training split.
 
-How far images are shifted, and how much is cut out of them: neither is best, as clothes fill their images
-and this network is small (93.24 % with neither, 92.65 % with both). 12 minutes on 2 cores.
+Its figures so far, each tried by itself. Eight epochs of the mean over pixels: 93.24 % with no shift and no
+cutout, 92.65 % with 1 and 8 pixels of them, as clothes fill their images. Every pixel instead of the mean:
+93.71 and 93.66 beside 93.19 and 93.40 (two seeds). Sixteen epochs of every pixel, one seed each: 94.07, with
+dropout 94.11, with a cutout of 6 pixels 94.02, which one seed cannot tell apart. An hour on 2 cores.
 
-    python -m mmids_cnn.main --config=experiments/fashion_sweep.py
+    python -m mmids_cnn.main --config=experiments/fashion_sweep.py --config.dataset.archives=FOLDER
 """
 
 from ml_collections import ConfigDict
@@ -15,6 +17,7 @@ def get_config() -> ConfigDict:
     """Returns the search."""
     config = sweep.for_recipe(fashion.get_config())
     config.num_epochs = 8
+    config.sweep.space.model.dropout = "choice(0.0, 0.3)"
     config.sweep.space.augment.shift = "choice(0.0, 1.0)"
     config.sweep.space.augment.cutout = "choice(0.0, 8.0)"
     config.sweep.search = "grid"

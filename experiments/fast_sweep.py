@@ -1,4 +1,4 @@
-"""The settings of `fast.py`, chosen by 10,000 images that are held out of the training split.
+"""A search around the settings of `fast.py`, by 10,000 images held out of the training split.
 
 python -m mmids_cnn.main --config=experiments/fast_sweep.py
 """

@@ -1,4 +1,4 @@
-"""The settings of `record.py`, chosen by 10,000 images that are held out of the training split.
+"""A search around the settings of `record.py`, by 10,000 images held out of the training split.
 
 One population of 16 random settings, which takes a GPU; on a CPU set --config.sweep.population to its cores.
 

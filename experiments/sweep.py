@@ -60,7 +60,8 @@ def for_recipe(recipe: ConfigDict) -> ConfigDict:
     """Returns a search for the settings of a recipe, whose space is to be filled in.
 
     The seeds of the search are none of the result's, and nothing is confirmed: the recipe is trained over its
-    own seeds once its settings stand.
+    own seeds once its settings stand. There is no halving: before a cycle of rates has come to its end, how
+    well a setting does tells little of how well it will have done.
     """
     config = around(recipe)
     config.seed = 1000

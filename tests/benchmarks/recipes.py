@@ -123,6 +123,7 @@ def describe(name: str) -> dict[str, Any]:
         "experiment": f"experiments/{name}.py",
         "parameters": parameters,
         "epochs": experiment.num_epochs,
+        "weights": config.weights(experiment),
     }
 
 

@@ -307,10 +307,13 @@ def recipes_rows(record: Mapping) -> Rows:
     machines = [run["machine"] for recipe in recipes for run in recipe["runs"] + recipe.get("timed", [])]
     where = sorted({_machine(machine) for machine in machines})
     dates = sorted(machine["date"] for machine in machines)
+    plain = [f"`{recipe['experiment']}`" for recipe in recipes if recipe["weights"] != "averaged"]
+    but = f" but for {' and '.join(plain)}" if plain else ""
     caption = (
         f"By `{record['command']}`, {'; '.join(where)}; {dates[0]} to {dates[-1]}: "
-        "trained on the whole training split, scored once, after the last epoch. Seconds from the command to "
-        "its result on the CPU, median of the runs that had the machine to themselves (lowest–highest)."
+        "trained on the whole training split, scored once, after the last epoch; by averaged weights"
+        f"{but}. Seconds from the command to its result on the CPU, median of the runs that "
+        "had the machine to themselves (lowest–highest)."
     )
     header = ["recipe", "parameters", "epochs", "test accuracy, mean ± sd", "n", "seconds", "trained on"]
     rows = []

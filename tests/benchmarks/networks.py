@@ -1,10 +1,12 @@
-"""Times each network beside the same one in PyTorch, and a whole recipe beside the same one there.
+"""Times each network beside the same one in PyTorch, a whole recipe beside the same one there, augmentation.
 
-    python tests/benchmarks/networks.py            # writes records/networks_cpu.json
+    python tests/benchmarks/networks.py                       # writes records/networks_cpu.json
+    python tests/benchmarks/networks.py --only=augmentation   # one part; the record keeps the others
 
 Each network is two processes, ours and PyTorch's, eager and channels_last; in every round each trains one
 epoch of a few thousand images and scores the test images in turn. A recipe is timed from the command to its
-result, in turn too, with warm caches and the data prepared.
+result, in turn too, with warm caches and the data prepared. What augmentation costs is shown by epochs of
+the reference network with the changes of `strong.py` and without, in turn.
 """
 
 import argparse
@@ -26,7 +28,8 @@ from mmids_cnn.console import experiment_file
 from record import machine, summary
 from table import networks_rows, print_table
 
-RECIPE = "fast"
+RECIPE, AUGMENTED = "fast", "strong"
+PARTS = ("recipe", "networks", "augmentation")
 IMAGES = {"base": 12_800, "small": 12_800, "tiny": 12_800, "record": 2_560, "fashion": 2_560}  # an epoch's
 
 
@@ -61,6 +64,25 @@ def network(name: str, arrays: Path, rounds: int) -> dict[str, Any]:
     return found
 
 
+def augmentation(name: str, arrays: Path, rounds: int) -> dict[str, Any]:
+    """Seconds of an epoch of the reference network with a recipe's changes of images, and without."""
+    strengths = {"plain": {}, "augmented": experiment_file.load(name).augment.to_dict()}
+    strengths["augmented"].pop("names")
+    command = [sys.executable, str(HERE / "peers" / "ours.py"), "--data", str(arrays)]
+    children = {who: Child([*command, "--augment", json.dumps(x)], CPU_ONLY) for who, x in strengths.items()}
+    raw: dict[str, list[float]] = {who: [] for who in children}
+    foreign = 0.0
+    for turn in range(rounds):
+        for who in random.Random(turn).sample(list(children), 2):
+            reply = children[who].ask("epoch")
+            raw[who].append(reply["seconds"])
+            foreign = max(foreign, reply["foreign_cores"])
+    for child in children.values():
+        child.quit()
+    ratio = summary([with_ / plain for with_, plain in zip(raw["augmented"], raw["plain"], strict=True)])
+    return {"name": name, "raw": raw, "ratio": ratio, "foreign_cores": foreign, "machine": machine()}
+
+
 def recipe(name: str, arrays: Path, rounds: int) -> dict[str, Any]:
     """Seconds from the command to the result, and what that is, of both."""
     settings: ConfigDict = experiment_file.load(name)
@@ -93,16 +115,26 @@ def main() -> None:
     """Measures, writes the record, shows the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default=",".join(PARTS), help="some of the parts, comma between")
     parser.add_argument("--record", type=Path, default=HERE / "records" / "networks_cpu.json")
     arguments, console = parser.parse_args(), Console()
     if reason := install(("torch", "numpy")):
         raise SystemExit(f"networks: expected to install PyTorch, found: {reason}")
     with tempfile.TemporaryDirectory() as folder:
         write_arrays(ARCHIVES, Path(folder))
-        record: dict[str, Any] = {"machine": machine(), "settings": {"rounds": arguments.rounds}}
-        record["recipe"] = recipe(RECIPE, Path(folder), arguments.rounds)
-        record["networks"] = []
-        for name in IMAGES:
+        record: dict[str, Any] = {}
+        if arguments.record.exists():
+            record = json.loads(arguments.record.read_text())
+        chosen = arguments.only.split(",")
+        if "networks" in chosen:
+            record |= {"machine": machine(), "settings": {"rounds": arguments.rounds}}
+        if "recipe" in chosen:
+            record["recipe"] = recipe(RECIPE, Path(folder), arguments.rounds)
+        if "augmentation" in chosen:
+            record["augmentation"] = augmentation(AUGMENTED, Path(folder), 2 * arguments.rounds)
+        if "networks" in chosen:
+            record["networks"] = []
+        for name in IMAGES if "networks" in chosen else ():
             record["networks"].append(network(name, Path(folder), arguments.rounds))
             console.print(
                 f"{name}: {record['networks'][-1]['epoch']['ratio']['median']:.2f} of PyTorch's time"

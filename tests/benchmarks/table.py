@@ -424,6 +424,12 @@ def networks_rows(record: Mapping) -> Rows:
         f"{seconds[0]} s, the same recipe in PyTorch {seconds[1]} s ({spread(recipe['ratio'])} of it), with "
         f"{_percent(ours['accuracy'])} and {_percent(theirs['accuracy'])}."
     )
+    if changed := record.get("augmentation"):
+        caption += (
+            " An epoch of the reference network with the changed images of "
+            f"`experiments/{changed['name']}.py` takes {spread(changed['ratio'])} of its time without "
+            f"({len(changed['raw']['plain'])} rounds, {changed['machine']['date']})."
+        )
     header = ["network of", "trained", "PyTorch", "ours / PyTorch", "scored", "PyTorch", "ours / PyTorch"]
     rows = []
     for one in record["networks"]:

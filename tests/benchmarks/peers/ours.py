@@ -34,6 +34,7 @@ class OurRunner:
             settings.model = ConfigDict(
                 args.model | {k: tuple(x) for k, x in args.model.items() if k in TUPLES}
             )
+        settings.augment.update(args.augment)
         experiment = config.resolve(settings)
         training = data_lib.Split(data.train_images, data.train_labels)
         test = data_lib.Split(data.test_images, data.test_labels)

@@ -102,6 +102,7 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--channels", default="16,32,32")
     parser.add_argument("--model", type=json.loads, help="section of an experiment, JSON; not of all peers")
+    parser.add_argument("--augment", type=json.loads, default={}, help="the same of that section; ours only")
     parser.add_argument("--images", type=int, default=60_000, help="past 60,000 they repeat")
     parser.add_argument("--population", type=int, default=1, help="models at once; ours only")
     parser.add_argument("--compile", action="store_true", help="torch.compile; PyTorch only")

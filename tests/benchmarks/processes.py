@@ -12,7 +12,8 @@ images for each process. A step is modelled as
 `rate` are the line through exchanges of a small and of a large array between the two processes, with nothing
 else to do. Bytes are those that a process receives: a sum for each group of examples that others compute.
 What the model says of two processes is compared with what they took; of other machines it is a forecast,
-whose constants are named with their source.
+whose constants are named with their source. *Away* is strong again, on two hosts with a wire between them
+that takes its time and loses packets (network namespaces, for which one has to be root; else left out).
 """
 
 import argparse
@@ -31,12 +32,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import ARCHIVES
+from bench import ARCHIVES, ROOT
 from record import machine, summary
 from table import print_table, processes_rows
 
+sys.path.append(str(ROOT))
+from tests.support import together
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 PARAMETERS = 16_938  # of the reference network
 IMAGES = 60_000
 SHORT, LONG = 1_000, 500_000  # floats of the two exchanges
@@ -46,6 +49,7 @@ RUNS = {  # processes and images of a batch
     "strong": (2, 128),
     "weak": (2, 256),
 }
+AWAY = {"strong, 1 ms away": (0.001, 0.0), "strong, 1 ms away, 1 % lost": (0.001, 0.01)}  # delay, loss
 # Other machines: an epoch of one H200 takes 111.7 ms at batch 128 (gpu.json); its products alone, at the rate
 # measured there, 0.53 us an image. An exchange over NVLink and one over 100 Gb/s Ethernet are set to
 # figures of that order, which nobody measured here.
@@ -76,14 +80,27 @@ def modelled(processes: int, batch_size: int, c: dict[str, float]) -> float:
     return c["fixed"] + batch_size / processes * c["each"] + exchange
 
 
-def start(module: list[str], count: int, folder: Path) -> list[subprocess.Popen[str]]:
-    """The processes of a group, each on a core of its own."""
-    coordinator = f"127.0.0.1:{random.SystemRandom().randrange(20_000, 30_000)}"
+def prediction(name: str, constants: dict[str, float]) -> float:
+    """What the model says of a run; of lost packets it knows nothing."""
+    delay, _ = AWAY.get(name, (0.0, 0.0))
+    processes, batch_size = RUNS.get(name, RUNS["strong"])
+    groups = 8 if batch_size > 128 else 4
+    return modelled(
+        processes, batch_size, constants | {"groups": groups, "latency": constants["latency"] + delay}
+    )
+
+
+def start(
+    module: list[str], count: int, folder: Path, hosts: tuple[str, ...] = ()
+) -> list[subprocess.Popen[str]]:
+    """The processes of a group, each on a core of its own, and on a host of its own where some are given."""
+    coordinator = f"{'10.77.0.1' if hosts else '127.0.0.1'}:{random.SystemRandom().randrange(20_000, 30_000)}"
     group = ["--coordinator", coordinator, "--processes", str(count), "--process"]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
     started = []
     for process in range(count):
-        command = ["taskset", "-c", str(process), sys.executable, *module]
+        command = ["ip", "netns", "exec", hosts[process]] if hosts else []
+        command += ["taskset", "-c", str(process), sys.executable, *module]
         command += [*group, str(process)] if count > 1 else []
         started.append(
             subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
@@ -91,14 +108,16 @@ def start(module: list[str], count: int, folder: Path) -> list[subprocess.Popen[
     return started
 
 
-def step_seconds(count: int, batch_size: int, folder: Path, epochs: int) -> tuple[float, str]:
+def step_seconds(
+    count: int, batch_size: int, folder: Path, epochs: int, hosts: tuple[str, ...] = ()
+) -> tuple[float, str]:
     """Seconds of a step of the real command, and the fingerprint that it ends with."""
     workdir = Path(tempfile.mkdtemp(dir=folder))
     command = ["-m", "mmids_cnn.main", f"--config={ROOT}/experiments/base.py", f"--workdir={workdir}"]
     command += [f"--config.batch_size={batch_size}", f"--config.num_epochs={epochs}"]
     command += ["--config.eval.every_epochs=0", "--config.report=False", "--progress=none"]
     command += ["--config.checkpoint.every_epochs=0", f"--config.dataset.archives={ARCHIVES}"]
-    for process in start(command, count, folder):
+    for process in start(command, count, folder, hosts):
         process.communicate()
         if process.returncode:
             raise SystemExit(f"processes: {' '.join(command)} ended with {process.returncode}")
@@ -157,11 +176,17 @@ def main() -> None:
     exchanges: dict[int, list[float]] = {SHORT: [], LONG: []}
     fingerprints: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
-        task = progress.add_task("rounds", total=rounds * (len(RUNS) + 1))
+        task = progress.add_task("rounds", total=rounds * (len(RUNS) + len(AWAY) + 1))
         for turn in range(rounds):
             for name in random.Random(turn).sample(list(RUNS), len(RUNS)):
                 seconds, fingerprints[name] = step_seconds(*RUNS[name], Path(folder), epochs)
                 steps[name].append(seconds)
+                progress.advance(task)
+            for name, (delay, loss) in AWAY.items():
+                with together.linked(delay, loss) as hosts:
+                    if hosts:
+                        seconds, fingerprints[name] = step_seconds(2, 128, Path(folder), 1, hosts)
+                        steps.setdefault(name, []).append(seconds)
                 progress.advance(task)
             for size, seconds in exchange_seconds(Path(folder)).items():
                 exchanges[size].append(seconds)
@@ -179,10 +204,10 @@ def main() -> None:
     runs: list[dict[str, Any]] = [
         {
             "name": name,
-            "processes": RUNS[name][0],
-            "batch_size": RUNS[name][1],
+            "processes": RUNS.get(name, RUNS["strong"])[0],
+            "batch_size": RUNS.get(name, RUNS["strong"])[1],
             "step_seconds": summary(values),
-            "model_seconds": modelled(*RUNS[name], constants | {"groups": 8 if RUNS[name][1] > 128 else 4}),
+            "model_seconds": prediction(name, constants),
             "fingerprint": fingerprints[name],
         }
         for name, values in steps.items()

@@ -254,6 +254,17 @@ def on_two_hosts(place: Place, hosts: tuple[str, str], *overrides: str) -> list[
     return started
 
 
+def test_two_hosts_far_apart_on_a_bad_wire(place: Place, unbroken: Path) -> None:
+    """Ten milliseconds each way, and every fiftieth packet lost."""
+    with together.linked(delay=0.01, loss=0.02) as hosts:
+        if hosts is None:
+            pytest.skip("network namespaces and TUN devices need root, and a system that has them")
+        started = on_two_hosts(place, hosts)
+        ended = [Ended(one.wait(timeout=120), *place.output(f"run.{i}")) for i, one in enumerate(started)]
+        succeeded(ended)
+        assert processes.bits(place.work / "run") == processes.bits(unbroken)
+
+
 def test_two_hosts_and_a_wire_that_breaks(place: Place, unbroken: Path) -> None:
     with together.linked() as hosts:
         if hosts is None:

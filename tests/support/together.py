@@ -1,7 +1,15 @@
 """Runs of the real command in several processes that train one model."""
 
 import contextlib
+import fcntl
+import heapq
+import itertools
+import os
+import random
+import select
+import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,34 +92,89 @@ def run(place: Place, name: str, count: int, *overrides: str, **environment: str
 
 
 @contextlib.contextmanager
-def linked() -> Iterator[tuple[str, str] | None]:
+def linked(delay: float = 0.0, loss: float = 0.0) -> Iterator[tuple[str, str] | None]:
     """Two network namespaces with a wire between them, as two hosts have; None where that is not allowed.
 
     The address of the first is 10.77.0.1; its end of the wire is called mmids0.
+
+    Args:
+      delay: seconds that a packet is on its way.
+      loss: share of packets that never come. With either, packets are carried by a thread between two TUN
+        devices, as not every kernel has `netem`.
     """
-    names = ["mmids-a", "mmids-b"]
+    names, ends = [f"mmids-{os.getpid()}-{end}" for end in "ab"], ["mmids0", "mmids1"]
 
     def ip(*words: str) -> bool:
         return subprocess.run(["ip", *words], capture_output=True, check=False).returncode == 0
 
     hosts = {name: Path("/etc/netns") / name / "hosts" for name in names}
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove, names, hosts)
         made = all(ip("netns", "add", name) for name in names)
-        wire = ("add", "mmids0", "netns", names[0], "type", "veth", "peer", "mmids1", "netns", names[1])
-        made = made and ip("link", *wire)
+        if delay or loss:
+            devices = [f"mmids{os.getpid() % 10**6}{end}" for end in "ab"]
+            made = made and _carried(devices, delay, loss, stack)
+            for device, end, name in zip(devices, ends, names, strict=True):
+                made = made and ip("link", "set", device, "netns", name, "name", end)
+        else:
+            wire = ("add", ends[0], "netns", names[0], "type", "veth", "peer", ends[1], "netns", names[1])
+            made = made and ip("link", *wire)
         for index, name in enumerate(names):
             address = f"10.77.0.{index + 1}"
-            made = made and ip("-n", name, "addr", "add", f"{address}/24", "dev", f"mmids{index}")
-            made = made and ip("-n", name, "link", "set", f"mmids{index}", "up")
+            made = made and ip("-n", name, "addr", "add", f"{address}/24", "dev", ends[index])
+            made = made and ip("-n", name, "link", "set", ends[index], "up")
             made = made and ip("-n", name, "link", "set", "lo", "up")
             if made:  # its own name leads to the wire
                 hosts[name].parent.mkdir(parents=True, exist_ok=True)
                 own = Path("/etc/hostname").read_text().strip()
                 hosts[name].write_text(f"127.0.0.1 localhost\n{address} {own}\n")
         yield (names[0], names[1]) if made else None
-    finally:
-        for name in names:
-            ip("netns", "del", name)
-            hosts[name].unlink(missing_ok=True)
+
+
+def _remove(names: list[str], hosts: dict[str, Path]) -> None:
+    for name in names:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        hosts[name].unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            hosts[name].parent.rmdir()
+
+
+def _carried(devices: list[str], delay: float, loss: float, stack: contextlib.ExitStack) -> bool:
+    """Makes two TUN devices, and starts to carry packets between them; False where that is not allowed."""
+    files = []
+    try:
+        for device in devices:
+            files.append(os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK))
+            stack.callback(os.close, files[-1])
+            fcntl.ioctl(
+                files[-1], _TUNSETIFF, struct.pack("16sH22s", device.encode(), _IFF_TUN | _IFF_NO_PI, b"")
+            )
+    except OSError:
+        return False
+    over = threading.Event()
+    carrier = threading.Thread(target=_carry, args=(files, delay, loss, over))
+    carrier.start()
+    stack.callback(carrier.join)
+    stack.callback(over.set)
+    return True
+
+
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
+
+
+def _carry(files: list[int], delay: float, loss: float, over: threading.Event) -> None:
+    """Gives each packet of one end to the other one, after a delay, but for those that are lost."""
+    chance, order = random.Random(0), itertools.count()
+    on_the_way: list[tuple[float, int, int, bytes]] = []
+    others = dict(zip(files, reversed(files), strict=True))
+    while not over.is_set():
+        wait = on_the_way[0][0] - time.monotonic() if on_the_way else 0.05
+        for file in select.select(files, [], [], max(0.0, wait))[0]:
+            with contextlib.suppress(OSError):  # the device is not up yet
+                packet = os.read(file, 2**16)
+                if chance.random() >= loss:
+                    heapq.heappush(on_the_way, (time.monotonic() + delay, next(order), others[file], packet))
+        while on_the_way and on_the_way[0][0] <= time.monotonic():
+            _, _, file, packet = heapq.heappop(on_the_way)
             with contextlib.suppress(OSError):
-                hosts[name].parent.rmdir()
+                os.write(file, packet)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from mmids_cnn import augment, data, keys, losses, model, optimizer, sums
 from mmids_cnn import config as config_lib
-from mmids_cnn.devices import compilation, cores, device, microbatches
+from mmids_cnn.devices import compilation, cores, device, mesh, microbatches
 from mmids_cnn.devices import members as members_lib
 from mmids_cnn.errors import ConfigError
 
@@ -324,14 +324,10 @@ def loss_fn(
     Returns:
       The loss of the valid examples over `count`; their sums, and the other variables after the step.
     """
-    images = batch.images
-    if program.augmentations:
-        key = jax.random.fold_in(keys.stream(h.seed, "augment"), step)
-        images = augment.augment(program.augmentations, key, position, images, h)
     key = jax.random.fold_in(keys.stream(h.seed, "dropout"), step)
     key = jax.random.fold_in(key, position[0])  # each slice draws its own
     variables = {"params": params, **collections}
-    logits, collections = model.apply_train(program.network, variables, images, batch.valid, key)
+    logits, collections = model.apply_train(program.network, variables, batch.images, batch.valid, key)
     each = losses.each(program.loss, logits, batch.labels, h)
     loss = jnp.where(batch.valid, each, 0).sum() / count
     if not program.cut.in_one_piece:  # the slices' variables add up to their mean
@@ -361,6 +357,12 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, sums.Sums]:
         return jax.value_and_grad(loss_fn, has_aux=True)(*arguments)
 
     position = jnp.arange(len(batch.labels), dtype=jnp.int32)
+    if program.augmentations:  # all at once, image by image; in a slice XLA would do it pixel by pixel
+        key = jax.random.fold_in(keys.stream(h.seed, "augment"), state.step)
+        images = augment.augment(program.augmentations, key, position, batch.images, h)
+        if program.cut.devices > 1 and len(images) % program.cut.devices == 0:
+            images = lax.with_sharding_constraint(images, mesh.shared_out(program.cut.devices, 0))
+        batch = batch._replace(images=images)
     add_up = microbatches.add_up(differentiate, program.cut)
     shared = (state.params, batch.valid.sum(), h, state.step)
     (loss, (batch_sums, collections)), gradient = add_up((batch, position), *shared)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmids_cnn import config as config_lib
-from mmids_cnn import data, feed, train
+from mmids_cnn import data, feed, model, train
 from mmids_cnn.console import experiment_file
 from mmids_cnn.sweeps import config as sweep_config
 from tests.support.suite import ROOT, BatchOf
@@ -40,6 +40,18 @@ def test_header_has_the_recorded_accuracy(name: str) -> None:
     expected = f"{np.mean(found):.2f} ± {np.std(found, ddof=1):.2f} %\n(n = {len(found)}"
     header = (ROOT / "experiments" / f"{name}.py").read_text().split('"""')[1]
     assert " ".join(expected.split()) in " ".join(header.split())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_the_one_that_was_recorded(name: str) -> None:
+    experiment = config_lib.resolve(experiment_file.load(name))
+    rows = model.table(model.make(experiment, (28, 28, 1), 10), (28, 28, 1))
+    recorded = RECIPES[name]
+    assert recorded["parameters"] == sum(row.parameters for row in rows)
+    assert (recorded["epochs"], recorded["weights"]) == (
+        experiment.num_epochs,
+        config_lib.weights(experiment),
+    )
 
 
 @pytest.mark.soak

@@ -27,8 +27,8 @@ def network(channels: list[int]) -> nn.Sequential:
     return model.to(memory_format=torch.channels_last)
 
 
-def normed(channels: list[int], depths: list[int]) -> nn.Sequential:
-    """Stages of 3x3 convolutions with batch norm, pooled in between; a mean over all pixels; a linear map."""
+def normed(channels: list[int], depths: list[int], flatten: bool, dropout: float) -> nn.Sequential:
+    """Stages of 3x3 convolutions with batch norm, pooled in between; pixels or their mean; a linear map."""
     widths = [1] + [width for width, depth in zip(channels, depths, strict=True) for _ in range(depth)]
     ends = {sum(depths[: stage + 1]) - 1 for stage in range(len(depths) - 1)}
     layers: list[nn.Module] = []
@@ -36,7 +36,9 @@ def normed(channels: list[int], depths: list[int]) -> nn.Sequential:
         layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False))
         layers += [nn.MaxPool2d(2)] if index in ends else []
         layers += [nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.05), nn.ReLU(inplace=True)]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10)]
+    pixels = (28 // 2 ** (len(depths) - 1)) ** 2 if flatten else 1
+    layers += [] if flatten else [nn.AdaptiveAvgPool2d(1)]
+    layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(pixels * widths[-1], 10)]
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
@@ -44,7 +46,7 @@ def make(settings: dict[str, Any]) -> nn.Sequential:
     """The network of an experiment."""
     if settings["name"] == "conv_net":
         return network(settings["channels"])
-    return normed(settings["channels"], settings["depths"])
+    return normed(*(settings[name] for name in ("channels", "depths", "flatten", "dropout")))
 
 
 class TorchRunner:
@@ -84,8 +86,10 @@ class TorchRunner:
 
     @torch.inference_mode()
     def evaluate(self) -> float:
+        self.model.eval()  # batch norm by its running averages, no dropout
         batches = self.test_images.split(EVALUATION_BATCH)
         predicted = torch.cat([self.logits(images).argmax(1) for images in batches])
+        self.model.train()
         return float((predicted == self.test_labels).double().mean())
 
 

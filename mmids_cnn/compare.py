@@ -161,17 +161,17 @@ def _folders(group: compare.Group) -> str:
 def _two_groups(first: Sequence[float], second: Sequence[float]) -> tuple[dict[str, Any], str]:
     """What is found of two groups, one of which has several runs, and how it is said."""
     found = compare.verdict(first, second)
-    lines = [f"  {found['text']}"]
-    tests = [f"Welch p = {found['welch']:.3g}"] if found["welch"] is not None else []
+    text = f"  {found['text']}"
     if found["interval"] is None:
-        return found, lines[0]
+        return found, text
+    tests = [f"Welch p = {found['welch']:.3g}"]
     if found["permutation"] is not None:
         low, high = found["bootstrap"]
         tests += [f"permutation p = {found['permutation']:.3g}", f"bootstrap {low:+.3f} to {high:+.3f}"]
     else:
         tests.append("one of them is a single run, set beside the spread of the other")
     tests.append(f"so many runs show a difference of {found['visible']:.3f} points in four of five cases")
-    return found, "\n".join([*lines, f"  {'; '.join(tests)}"])
+    return found, f"{text}\n  {'; '.join(tests)}"
 
 
 def _two_runs(first: compare.Run, second: compare.Run, terminal: Terminal) -> tuple[dict[str, Any], str]:

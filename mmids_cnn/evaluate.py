@@ -135,9 +135,7 @@ def _scored(
             f"--split: expected one of {', '.join(dataset.splits)}, got {name!r}; a validation split is "
             "there if the run had dataset.validation_examples > 0"
         )
-    for workdir, own in zip(workdirs, trained_on, strict=True):
-        if dataset is not trained_on[0]:
-            break
+    for workdir, own in zip(workdirs, trained_on, strict=True) if dataset is trained_on[0] else ():
         if own.fingerprint != dataset.fingerprint:
             command.warn(f"{workdir} was trained on other data than {workdirs[0]}, whose images are scored")
         elif name != "test" and _size(own, name) != _size(dataset, name):  # one has held out what others saw

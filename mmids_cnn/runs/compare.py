@@ -199,12 +199,13 @@ def verdict(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     See `statistics.compare`; `text` says it in a sentence.
     """
     found = statistics.compare([100 * x for x in first], [100 * x for x in second])
-    difference, (low, high) = found["difference"], found["interval"] or (0.0, 0.0)
-    if not found["interval"]:
+    difference = found["difference"]
+    if found["interval"] is None:
         return found | {
             "text": f"not distinguishable (second less first: {difference:+.3f} points): the values of each "
             "group are all the same, which does not tell how far chance moves them"
         }
+    low, high = found["interval"]
     if low > 0 or high < 0:
         which = "second" if difference > 0 else "first"
         text = f"the {which} is better by {abs(difference):.3f} points"

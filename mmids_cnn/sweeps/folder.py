@@ -187,30 +187,28 @@ def confirmed(workdir: Path) -> list[Experiment]:
     Raises:
       RunError: the sweep is not finished, is damaged or has confirmed nothing.
     """
+    return [run.experiment for run in runs(workdir) if run.of == "winner"]
+
+
+def runs(workdir: Path) -> list[compare.Run]:
+    """Every training of a sweep's confirmation, those of the winner first.
+
+    Raises:
+      RunError: the sweep is not finished, is damaged or has confirmed nothing.
+    """
     plan, found = recorded(workdir), best(workdir)
     again = "give the sweep's command again"
     if plan is None or found is None:
         raise RunError(f"{workdir}: expected a finished sweep, found one that is not, or damaged; {again}")
-    seeds = [one["seed"] for one in found["confirmed"].get("winner", {}).get("seeds", [])]
-    if not seeds:
+    if not found["confirmed"].get("winner", {}).get("seeds"):
         raise RunError(
             f"{workdir}: expected networks of its confirmation, found none; set --config.sweep.confirm_seeds"
         )
-    return [plan.confirmed(found["settings"], seed) for seed in seeds]
-
-
-def runs(workdir: Path) -> list[compare.Run]:
-    """Every training of a sweep's confirmation, those of the winner first; see `confirmed` for errors."""
-    winner, plan, found = confirmed(workdir), recorded(workdir), best(workdir)
-    assert plan is not None and found is not None  # or `confirmed` had raised
     date = datetime.datetime.fromtimestamp((workdir / BEST).stat().st_mtime)
-    base = [plan.confirmed({}, one["seed"]) for one in found["confirmed"].get("base", {}).get("seeds", ())]
     return [
-        compare.Run(workdir, experiment, scores, date, name)
-        for name, experiments in {"winner": winner, "base": base}.items()
-        for experiment, scores in zip(
-            experiments, found["confirmed"].get(name, {}).get("seeds", ()), strict=True
-        )
+        compare.Run(workdir, plan.confirmed(settings, scores["seed"]), scores, date, name)
+        for name, settings in {"winner": found["settings"], "base": {}}.items()
+        for scores in found["confirmed"].get(name, {}).get("seeds", ())
     ]
 
 

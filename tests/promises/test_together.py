@@ -12,7 +12,7 @@ import pytest
 from tests.promises import torture
 from tests.support import idx_files, processes, together
 from tests.support.processes import ROOT, Place
-from tests.support.together import Ended
+from tests.support.together import Ended, Group
 
 BATCH = "--config.batch_size=256"  # eight groups, enough for four processes of two devices
 LONG = ("--config.num_epochs=100000", "--config.checkpoint.every_seconds=0.5")
@@ -232,8 +232,7 @@ def test_slurm_is_found(place: Place, unbroken: Path) -> None:
             "SLURM_LOCALID": str(process),
         }
         started.append(place.start(f"run.{process}", "--workdir=run", **task))
-    ended = [Ended(one.wait(timeout=120), *place.output(f"run.{i}")) for i, one in enumerate(started)]
-    succeeded(ended)
+    succeeded(Group(place, "run", started).wait())
     assert processes.bits(place.work / "run") == processes.bits(unbroken)
 
 
@@ -254,25 +253,25 @@ def on_two_hosts(place: Place, hosts: tuple[str, str], *overrides: str) -> list[
     return started
 
 
+def trains_on_two_hosts(place: Place, hosts: tuple[str, str], unbroken: Path) -> None:
+    """A run on two hosts ends well, with the bits of one process."""
+    succeeded(Group(place, "run", on_two_hosts(place, hosts)).wait())
+    assert processes.bits(place.work / "run") == processes.bits(unbroken)
+
+
 def test_two_hosts_far_apart_on_a_bad_wire(place: Place, unbroken: Path) -> None:
     """Ten milliseconds each way, and every fiftieth packet lost."""
     with together.linked(delay=0.01, loss=0.02) as hosts:
         if hosts is None:
             pytest.skip("network namespaces and TUN devices need root, and a system that has them")
-        started = on_two_hosts(place, hosts)
-        ended = [Ended(one.wait(timeout=120), *place.output(f"run.{i}")) for i, one in enumerate(started)]
-        succeeded(ended)
-        assert processes.bits(place.work / "run") == processes.bits(unbroken)
+        trains_on_two_hosts(place, hosts, unbroken)
 
 
 def test_two_hosts_and_a_wire_that_breaks(place: Place, unbroken: Path) -> None:
     with together.linked() as hosts:
         if hosts is None:
             pytest.skip("network namespaces need root, and a system that has them")
-        started = on_two_hosts(place, hosts)
-        ended = [Ended(one.wait(timeout=120), *place.output(f"run.{i}")) for i, one in enumerate(started)]
-        succeeded(ended)
-        assert processes.bits(place.work / "run") == processes.bits(unbroken)
+        trains_on_two_hosts(place, hosts, unbroken)
         shutil.rmtree(place.work / "run")
         started = on_two_hosts(place, hosts, *LONG)
         processes.until(started[0], lambda: bool(processes.steps(place.work / "run")))

@@ -55,10 +55,16 @@ SOAK_FILES = (  # what whole processes promise: killed, starved, years later, in
     "test_walkthrough.py",
     "test_wheel.py",
 )
+LONG_FILES = ("test_together.py", "test_own.py", "test_cluster.py", "test_norm_net.py", "test_feed.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what `make check` leaves out, and what `make test` leaves to `make soak`."""
+    """Marks what `make check` leaves out, and what `make test` leaves to `make soak`.
+
+    The longest files of `make soak`, whose workers take a file each, come first: at the end none is left
+    alone with one of them.
+    """
+    items.sort(key=lambda item: (*LONG_FILES, item.path.name).index(item.path.name))
     for item in items:
         if item.path.name in SOAK_FILES:
             item.add_marker("soak")

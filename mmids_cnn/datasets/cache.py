@@ -115,7 +115,15 @@ def _prepare_and_decode(
     make_builder: Callable[[], Any], folder: Path, report: Report, where: Path, disposable: bool
 ) -> Manifest:
     try:
-        return _decode(_prepare(make_builder), folder, report)
+        builder = make_builder()
+        there = Path(builder.data_dir).exists()
+        _prepare(builder)
+        if hasattr(builder, "arrays") and not there:  # what was just written need not be read again
+            for split, arrays in builder.arrays.items():
+                for kind, array in zip(("images", "labels"), arrays, strict=True):
+                    _write_array(folder / f"{split}_{kind}.npy", array)
+            return _classes(builder, folder)
+        return _decode(builder, folder, report)
     except DataError:
         raise
     except Exception as error:  # ArrayRecord and TFDS raise many kinds on damaged files
@@ -130,16 +138,14 @@ def _prepare_and_decode(
     return _prepare_and_decode(make_builder, folder, report, where, disposable=False)
 
 
-def _prepare(make_builder: Callable[[], Any]) -> Any:
+def _prepare(builder: Any) -> None:
     """Prepares a set quietly: what TFDS prints is reported by `report` instead."""
-    builder = make_builder()
     for stale in Path(builder.data_dir).parent.glob("incomplete.*"):
         shutil.rmtree(stale, ignore_errors=True)
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare()
     if not builder.info.splits:
         raise ValueError("no splits")
-    return builder
 
 
 def _quiet_tfds() -> None:
@@ -151,7 +157,7 @@ def _quiet_tfds() -> None:
 
 
 def _decode(builder: Any, folder: Path, report: Report) -> Manifest:
-    """Writes `<split>_images.npy` and `<split>_labels.npy`; returns what the manifest says of the classes."""
+    """Writes `<split>_images.npy` and `<split>_labels.npy` as TFDS reads them; see `_classes`."""
     keys = builder.info.supervised_keys
     if not keys or len(keys) != 2 or any(split not in builder.info.splits for split in idx.SPLITS):
         raise DataError(
@@ -167,7 +173,12 @@ def _decode(builder: Any, folder: Path, report: Report) -> Manifest:
         for kind, array in zip(("images", "labels"), arrays, strict=True):
             if not np.array_equal(np.load(folder / f"{split}_{kind}.npy", mmap_mode="r"), array):
                 raise ValueError(f"other {split} {kind} than the archives hold")
-    label = builder.info.features[keys[1]]
+    return _classes(builder, folder)
+
+
+def _classes(builder: Any, folder: Path) -> Manifest:
+    """What the manifest says of the classes."""
+    label = builder.info.features[builder.info.supervised_keys[1]]
     if not getattr(label, "num_classes", None):
         return {"num_classes": int(np.load(folder / "train_labels.npy").max()) + 1}
     count, names = int(label.num_classes), list(label.names)
@@ -197,6 +208,13 @@ def _decode_split(source: Any, keys: tuple[str, str], prefix: str, report: Repor
                 images.write(image.tobytes())
                 labels.write(np.int32(example[label_key]).tobytes())
             report(f"decoding {Path(prefix).name}", min(start + _CHUNK, count), count)
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    """What `np.save` does, which on a full disk does not say so."""
+    with open(path, "wb") as file:
+        _write_header(file, array.dtype, array.shape)
+        file.write(np.ascontiguousarray(array).data)
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:

@@ -245,7 +245,7 @@ def test_two_runs_prepare_the_same_data_once(place: Place, unbroken: Path) -> No
     runs = [place.start(name, TFDS_DATA_DIR=data_dir) for name in ("one", "two")]
     assert [process.wait(timeout=120) for process in runs] == [0, 0]
     shown = [place.output(name)[0] for name in ("one", "two")]
-    assert sum("decoding train" in text for text in shown) == 1
+    assert sum("preparing fashion_mnist" in text for text in shown) == 1
     assert bits(place.work / "one") == bits(place.work / "two") == bits(unbroken)
 
 

@@ -6,8 +6,8 @@
 Every entrant is started cold (empty compilation caches) and warm (the caches its cold start left),
 `--starts` times. The last warm process of each stays; in each of `--rounds` rounds every process in
 turn trains one epoch and scores the test images while the others wait. Figures are medians; a ratio
-to ours is the median over the rounds of that round's ratio. Last, the command is timed that only has to
-show its help, or to refuse a file.
+to ours is the median over the rounds of that round's ratio. Last come whole commands of ours, see
+`timings.py`, and epochs on one core beside those on two.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 import venv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timings
 from rich.console import Console
+from timings import CPU_ONLY
 
 from child import Child, ChildError
 from record import floor, machine, ratios, summary
@@ -39,7 +40,6 @@ ARCHIVES = ROOT / "mmids_cnn" / "datasets" / "mnist"  # the four IDX archives
 CHANNELS = (16, 32, 32)
 BATCH_SIZE = 128
 QUICK_IMAGES = 31 * 128 - 32  # 30 full batches and one of 96
-CPU_ONLY = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 @dataclass
@@ -178,19 +178,6 @@ def play_round(running: Sequence[Entrant]) -> None:
         entrant.add(foreign_cores=max(epoch["foreign_cores"], evaluation["foreign_cores"]))
 
 
-def answers() -> dict[str, list[float]]:
-    """Seconds that the command takes for what needs no JAX: its help, and a refusal."""
-    asked = {"help": "--help", "error": "--config=missing.py"}
-    seconds: dict[str, list[float]] = {name: [] for name in asked}
-    for _ in range(5):
-        for name, argument in asked.items():
-            begin = time.perf_counter()
-            command = [sys.executable, "-m", "mmids_cnn.main", argument]
-            subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
-            seconds[name].append(time.perf_counter() - begin)
-    return seconds
-
-
 def matrix_rate() -> float:
     """Float32 matrix-product rate of this machine now, FLOP/s."""
     command = [sys.executable, str(HERE / "peers" / "matrix_product.py")]
@@ -235,12 +222,14 @@ def main() -> None:
         for entrant in everyone:
             check(entrant)
         start_all([e for e in everyone if e.status == "ok"], arguments, args.starts)
+        few = ["--data", folder, "--images", str(min(images, 12_800))]
         for turn in range(args.rounds):
             console.print(f"round {turn + 1} of {args.rounds}")
             running = [entrant for entrant in everyone if entrant.status == "ok"]
             random.Random(turn).shuffle(running)  # nobody always follows the same neighbour
             play_round(running)
             rates.append(matrix_rate())
+        cores = timings.second_core(everyone[0].command(*few), args.rounds)
     for entrant in everyone:
         if entrant.status == "ok":
             entrant.add(peak_rss_bytes=entrant.running.quit()["peak_rss_bytes"])
@@ -250,7 +239,10 @@ def main() -> None:
     record: dict[str, Any] = {
         "machine": machine(),
         "settings": settings,
-        "answer_seconds": {name: summary(values) for name, values in answers().items()},
+        "answer_seconds": {name: summary(values) for name, values in timings.answers().items()},
+        "run_seconds": {name: summary(values) for name, values in timings.runs(args.starts).items()},
+        "second_core": summary(cores),
+        "step_bytes": timings.step_bytes(),
         "floor": floor(CHANNELS, images, rates),
         "entrants": [entrant.record(ours) for entrant in everyone],
     }

@@ -71,33 +71,51 @@ def _entrant_cells(entrant: Mapping) -> list[str]:
     ]
 
 
+def _inverse(summary: Mapping[str, float]) -> str:
+    """The spread of one over each."""
+    return spread({"median": 1 / summary["median"], "min": 1 / summary["max"], "max": 1 / summary["min"]})
+
+
 def target_rows(record: Mapping) -> Rows:
     """What the project set out to reach, and what it reached: ratios of one run, ours to the other."""
     figures = {entrant["name"]: entrant for entrant in record["entrants"] if entrant["status"] == "ok"}
     caption, header = "Targets set before, the same runs:", ["what", "at most", "reached"]
     if "mmids_cnn" not in figures:
         return caption, header, []
-    ours = figures["mmids_cnn"]["summary"]
     eager, compiled, plain = "PyTorch, eager", "PyTorch, torch.compile", "plain Flax"
+    keras = "Keras 3 on TensorFlow"
 
     def share(peer: str, column: str) -> str:
         if peer not in figures:
             return "not measured"
         theirs = figures[peer]["ratio_to_ours"][column]
-        return spread({"median": 1 / theirs["median"], "min": 1 / theirs["max"], "max": 1 / theirs["min"]})
+        return _inverse(theirs)
 
-    answers = record["answer_seconds"]
+    answers, runs, moved = record["answer_seconds"], record["run_seconds"], record["step_bytes"]
+    touched = moved["of_a_slice"] * moved["slices"]
+    recipe = json.loads((HERE / "records" / "networks_cpu.json").read_text())["recipe"]
     rows = [
-        ["epoch / PyTorch, eager", "0.75", share(eager, "epoch_seconds")],
+        ["epoch / PyTorch, eager", "0.36", share(eager, "epoch_seconds")],
         ["epoch / plain Flax", "0.2", share(plain, "epoch_seconds")],
         ["10,000 images scored / PyTorch, eager", "0.6", share(eager, "evaluation_seconds")],
         ["10,000 images scored / torch.compile", "0.6", share(compiled, "evaluation_seconds")],
-        ["first step, cold, s", "12", spread(ours["cold_first_step_seconds"])],
-        ["first step, warm, s", "4", spread(ours["warm_first_step_seconds"])],
-        ["peak memory / PyTorch, eager: warm", "1.2", share(eager, "peak_rss_bytes")],
-        ["peak memory / PyTorch, eager: cold start", "1.2", share(eager, "cold_peak_rss_bytes")],
+        ["images a second on one core / on two", "0.54", _inverse(record["second_core"])],
+        ["`base.py`: first step after the command, nothing compiled, s", "3.5", spread(runs["cold"])],
+        ["the same in a bare loop / Keras", "1", share(keras, "cold_first_step_seconds")],
+        ["`base.py`: first step after the command, all compiled before, s", "1.1", spread(runs["warm"])],
+        ["`base.py`: all of it, nothing prepared or compiled, s", "20", spread(runs["fresh"])],
+        ["MNIST prepared, s", "2.5", spread(runs["preparing"])],
+        ["imports of a run, s", "0.9", spread(runs["importing"])],
+        ["peak memory / PyTorch, eager: warm", "1.1", share(eager, "peak_rss_bytes")],
+        ["peak memory / PyTorch, eager: cold start", "1.1", share(eager, "cold_peak_rss_bytes")],
+        ["`fast.py` from command to result / PyTorch, eager", "0.4", spread(recipe["ratio"])],
         ["`--help`, s", "1", spread(answers["help"])],
         ["a mistake on the command line, s", "1", spread(answers["error"])],
+        [
+            "bytes of a step, by XLA's count / the least",
+            "",
+            f"{touched / 1e6:,.0f} / {moved['least'] / 1e6:.2f} MB",
+        ],
     ]
     scaling = json.loads((HERE / "records" / "scaling_cpu.json").read_text())
     for point in scaling["points"]:

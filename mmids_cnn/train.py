@@ -363,8 +363,11 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, sums.Sums]:
         if program.cut.devices > 1 and len(images) % program.cut.devices == 0:
             images = lax.with_sharding_constraint(images, mesh.shared_out(program.cut.devices, 0))
         batch = batch._replace(images=images)
+    valid = batch.valid
+    if program.cut.devices > 1:  # every device counts by itself: between hosts an exchange takes milliseconds
+        valid = lax.with_sharding_constraint(valid, mesh.replicated(program.cut.devices))
     add_up = microbatches.add_up(differentiate, program.cut)
-    shared = (state.params, batch.valid.sum(), h, state.step)
+    shared = (state.params, valid.sum(), h, state.step)
     (loss, (batch_sums, collections)), gradient = add_up((batch, position), *shared)
     if program.clips:
         gradient = optimizer.clip(gradient, h.clip_norm)

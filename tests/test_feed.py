@@ -1,6 +1,7 @@
 """The order of examples, and the two feeds: same examples, same bits, in whatever pieces."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -306,6 +307,17 @@ def test_accelerators_share_a_batch(
         states.append(jax.device_get(batches.advance(it, 0, 0, 8)))
     for shared, alone in zip(*(jax.tree.leaves(one.variables) for one in states), strict=True):
         np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_devices_exchange_once_a_step(vary: Vary, small: data.Dataset) -> None:
+    """Between hosts an exchange takes as long as all the products of a small network."""
+    state = train.init_state(vary(**EVERYTHING, batch_size=128), small)
+    state = jax.device_put(state, mesh.replicated(state.devices))
+    batches = feed.make(vary(**EVERYTHING, batch_size=128), small.splits["train"])
+    batches.compile(state)
+    program = batches._compiled.as_text()
+    exchanges = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", program)
+    assert (state.devices, exchanges) == (2, ["all-gather"])
 
 
 @pytest.mark.soak

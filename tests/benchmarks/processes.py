@@ -9,14 +9,16 @@ images for each process. A step is modelled as
     seconds = fixed + images of a process * each + (processes > 1) * (latency + bytes / rate)
 
 `fixed` and `each` are the line through the steps of one process at batches of 64 and 128; `latency` and
-`rate` are the line through exchanges of a small and of a large array between the two processes, with nothing
-else to do. Bytes are those that a process receives: a sum for each group of examples that others compute.
+`rate` are the line through exchanges of a small and of a large array between the two processes, in a loop
+with a product in each turn, less the same loop without. Bytes are those that a process receives: a sum for
+each group of examples that others compute.
 What the model says of two processes is compared with what they took; of other machines it is a forecast,
 whose constants are named with their source. *Away* is strong again, on two hosts with a wire between them
 that takes its time and loses packets (network namespaces, for which one has to be root; else left out).
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -43,6 +45,7 @@ HERE = Path(__file__).resolve().parent
 PARAMETERS = 16_938  # of the reference network
 IMAGES = 60_000
 SHORT, LONG = 1_000, 500_000  # floats of the two exchanges
+TURNS = 20  # of a loop that exchanges something after each product
 RUNS = {  # processes and images of a batch
     "alone": (1, 128),
     "alone, half a batch": (1, 64),
@@ -136,26 +139,43 @@ def exchange_seconds(folder: Path) -> dict[int, float]:
 def exchange(arguments: argparse.Namespace) -> None:
     """What a process of `exchange_seconds` does."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
+    from jax import lax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     jax.distributed.initialize(arguments.coordinator, arguments.processes, arguments.process)
     row = Mesh(np.array(jax.devices()), ("devices",))
+    everywhere = NamedSharding(row, PartitionSpec())
+
+    def loop(exchanged: jax.Array, multiplied: jax.Array, exchanges: bool) -> Any:
+        def turn(_: Any, both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            exchanged, multiplied = both
+            multiplied = jnp.tanh(multiplied @ multiplied)  # a millisecond or two
+            exchanged = exchanged + multiplied[0, 0]
+            return (lax.all_gather(exchanged, "devices").mean(0) if exchanges else exchanged), multiplied
+
+        return lax.fori_loop(0, TURNS, turn, (exchanged, multiplied))
+
     found = {}
     for size in (SHORT, LONG):
-        shards = NamedSharding(row, PartitionSpec("devices"))
-        array = jax.make_array_from_callback(
-            (2, size),
-            shards,
-            lambda index, size=size: np.ones((1, size), np.float32),  # type: ignore[misc]
-        )
-        gather = jax.jit(lambda x: x.sum(0), out_shardings=NamedSharding(row, PartitionSpec()))
-        times = []
-        for _ in range(50):
-            began = time.perf_counter()
-            jax.block_until_ready(gather(array))
-            times.append(time.perf_counter() - began)
-        found[size] = statistics.median(times[10:])
+        given = [jax.device_put(np.ones(shape, np.float32), everywhere) for shape in ((size,), (512, 512))]
+        seconds = []
+        for exchanges in (False, True):
+            mapped = jax.shard_map(
+                functools.partial(loop, exchanges=exchanges),
+                mesh=row,
+                in_specs=PartitionSpec(),
+                out_specs=PartitionSpec(),
+                check_vma=False,
+            )
+            run, times = jax.jit(mapped), []
+            for _ in range(12):
+                began = time.perf_counter()
+                jax.block_until_ready(run(*given))
+                times.append((time.perf_counter() - began) / TURNS)
+            seconds.append(statistics.median(times[2:]))
+        found[size] = seconds[1] - seconds[0]
     print(json.dumps(found))
 
 

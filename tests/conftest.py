@@ -46,6 +46,7 @@ SOAK_FILES = (  # what whole processes promise: killed, starved, years later, in
     "test_cluster.py",
     "test_faults.py",
     "test_interrupt.py",
+    "test_lost_processes.py",
     "test_other_writers.py",
     "test_own.py",
     "test_patience.py",
@@ -55,7 +56,14 @@ SOAK_FILES = (  # what whole processes promise: killed, starved, years later, in
     "test_walkthrough.py",
     "test_wheel.py",
 )
-LONG_FILES = ("test_together.py", "test_own.py", "test_cluster.py", "test_norm_net.py", "test_feed.py")
+LONG_FILES = (
+    "test_lost_processes.py",
+    "test_together.py",
+    "test_own.py",
+    "test_cluster.py",
+    "test_norm_net.py",
+    "test_feed.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

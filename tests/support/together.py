@@ -178,3 +178,11 @@ def _carry(files: list[int], delay: float, loss: float, over: threading.Event) -
             _, _, file, packet = heapq.heappop(on_the_way)
             with contextlib.suppress(OSError):
                 os.write(file, packet)
+
+
+def succeeded(ended: list[Ended]) -> None:
+    """All ended well, and the first one alone said something."""
+    assert [one.status for one in ended] == [0] * len(ended), ended
+    assert "finished already" in ended[0].out or "test accuracy" in ended[0].out
+    assert [one.out for one in ended[1:]] == [""] * (len(ended) - 1)
+    assert [one.err for one in ended] == [""] * len(ended)

@@ -329,7 +329,7 @@ def recipes_rows(record: Mapping) -> Rows:
     but = f" but for {' and '.join(plain)}" if plain else ""
     caption = (
         f"By `{record['command']}`, {'; '.join(where)}; {dates[0]} to {dates[-1]}: "
-        "trained on the whole training split, scored once, after the last epoch; by averaged weights"
+        "trained on the whole training split, scored after the last epoch; by averaged weights"
         f"{but}. Seconds from the command to its result on the CPU, median of the runs that "
         "had the machine to themselves (lowest–highest)."
     )

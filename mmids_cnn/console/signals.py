@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from mmids_cnn.errors import UserError
 
 _GRACE_SECONDS = 4.0  # to finish a piece of training and save it; "within 5 seconds" is what is promised
 _SAY_SECONDS = 0.3
+_TWICE_SECONDS = 0.1  # GNU timeout sends a signal to its child and then to all of its group: that is one
 _LAST_SECONDS = 2.0  # to tell other processes
 
 _THREAD = "interrupt"
@@ -85,15 +87,18 @@ def ignore() -> None:
 
 def _watch(reader: int) -> None:
     global _requested
+    first = 0.0
     while True:
         number = os.read(reader, 1)[0]
         if number not in (signal.SIGTERM, signal.SIGINT):
+            continue
+        if _requested is not None and time.monotonic() - first < _TWICE_SECONDS:
             continue
         if _requested is not None:
             _end(number, "at once, at the second signal; the last checkpoint is whole")
         if not _graceful.is_set():
             _end(number, "nothing was left to save; give the same command again")
-        _requested = number
+        _requested, first = number, time.monotonic()
         late = f"not done after {_grace:g} s; give the same command to go on from the last checkpoint"
         timer = threading.Timer(_grace, _end, (number, late))
         timer.daemon = True

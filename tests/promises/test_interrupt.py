@@ -88,6 +88,15 @@ def test_second_signal_ends_at_once(numbers: tuple[int, int]) -> None:
         assert process.stderr and "at once, at the second signal" in process.stderr.read()
 
 
+def test_timeout_sends_its_signal_twice() -> None:
+    """To its child, and then to all of its group: there is still time to save."""
+    with program("time.sleep(60)", before="signals.defer()") as process:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+        assert stopped(process, signal.SIGTERM) > 3
+        assert process.stderr and "not done after 4 s" in process.stderr.read()
+
+
 @pytest.mark.parametrize("before", ["", "signals.defer()"])
 def test_output_that_nobody_reads(before: str) -> None:
     """A full pipe blocks whoever writes to it, and the lock of its stream with it."""

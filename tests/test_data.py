@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -252,6 +253,17 @@ def test_kill_leaves_nothing_that_is_trusted(tmp_path: Path, moment: str) -> Non
     assert ("decoding train" in said) == (moment != "preparing")  # of a whole record
     left = {path.name for path in (tmp_path / "data").rglob("*")}
     assert not [name for name in left if "partial" in name or "incomplete" in name]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_kill_while_a_record_is_decoded(tmp_path: Path, cache: Path, split: str) -> None:
+    shutil.rmtree(cache)
+    killed(
+        own(tmp_path), f"data.load(dataset, lambda what, *_: kill() if what == 'decoding {split}' else None)"
+    )
+    assert_right(data.load(own(tmp_path)))
+    assert not list((tmp_path / "data").rglob("*partial*"))
 
 
 def test_kill_while_a_damaged_cache_is_replaced(tmp_path: Path, cache: Path) -> None:

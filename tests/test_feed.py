@@ -311,9 +311,10 @@ def test_accelerators_share_a_batch(
 
 def test_devices_exchange_once_a_step(vary: Vary, small: data.Dataset) -> None:
     """Between hosts an exchange takes as long as all the products of a small network."""
-    state = train.init_state(vary(**EVERYTHING, batch_size=128), small)
+    experiment = vary(**EVERYTHING, batch_size=128)
+    state = train.init_state(experiment, small)
     state = jax.device_put(state, mesh.replicated(state.devices))
-    batches = feed.make(vary(**EVERYTHING, batch_size=128), small.splits["train"])
+    batches = feed.make(experiment, small.splits["train"])
     batches.compile(state)
     program = batches._compiled.as_text()
     exchanges = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", program)

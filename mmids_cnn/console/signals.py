@@ -92,9 +92,9 @@ def _watch(reader: int) -> None:
         number = os.read(reader, 1)[0]
         if number not in (signal.SIGTERM, signal.SIGINT):
             continue
-        if _requested is not None and time.monotonic() - first < _TWICE_SECONDS:
-            continue
         if _requested is not None:
+            if time.monotonic() - first < _TWICE_SECONDS:
+                continue
             _end(number, "at once, at the second signal; the last checkpoint is whole")
         if not _graceful.is_set():
             _end(number, "nothing was left to save; give the same command again")

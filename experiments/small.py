@@ -14,7 +14,7 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.num_epochs = 20
+    config.num_epochs = 18
     config.batch_size = 64
     config.model = ConfigDict(
         {"name": "norm_net", "channels": (16, 20, 28), "depths": (1, 2, 2), "flatten": False, "dropout": 0.0}

@@ -11,6 +11,7 @@ import pytest
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, feed, model, train
 from mmids_cnn.console import experiment_file
+from mmids_cnn.runs import compare
 from mmids_cnn.sweeps import config as sweep_config
 from tests.support.suite import ROOT, BatchOf
 
@@ -47,6 +48,7 @@ def test_recipe_is_the_one_that_was_recorded(name: str) -> None:
     experiment = config_lib.resolve(experiment_file.load(name))
     rows = model.table(model.make(experiment, (28, 28, 1), 10), (28, 28, 1))
     recorded = RECIPES[name]
+    assert recorded["settings"] == json.loads(json.dumps(compare.settings(experiment)))
     assert recorded["parameters"] == sum(row.parameters for row in rows)
     assert (recorded["epochs"], recorded["weights"]) == (
         experiment.num_epochs,

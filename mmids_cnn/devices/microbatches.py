@@ -170,13 +170,23 @@ def _rows(
     if count == 1 and not alike:
         row, unravel = ravel_pytree(function(at(0)))
         return row[None], unravel
-    if count == 1:  # a second one, that is not computed: see below
-        length, groups = 2, jax.tree.map(lambda x: jnp.concatenate([x, x]), groups)
-    shapes = jax.eval_shape(lambda: function(at(0)))
-    zeros, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
     times: Any = count
     if shared_out:
         # How often it runs, and that it has one group only, XLA is not to know: it would dissolve the loop,
         # fuse its body with what is around it, and round differently.
         times = jnp.where(lax.axis_index(mesh.AXIS) < 2**30, count, 0)
+    if count == 1:
+        length, groups = 2, jax.tree.map(lambda x: _beside_zeros(x, times), groups)
+    shapes = jax.eval_shape(lambda: function(at(0)))
+    zeros, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
     return lax.fori_loop(0, times, add, jnp.zeros((length, *zeros.shape), zeros.dtype))[:count], unravel
+
+
+def _beside_zeros(one: jax.Array, times: Any) -> jax.Array:
+    """The one row of an array, and one of zeros, which is never computed with.
+
+    Copied in a loop, before which XLA has to have the row: fused into the copy, what changes the images at
+    random took ten times as long.
+    """
+    both = jnp.zeros((2, *one.shape[1:]), one.dtype)
+    return lax.fori_loop(0, times, lambda index, both: both.at[index].set(one[0]), both)

@@ -168,7 +168,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def git() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this code runs from, and whether it was changed since."""
+    """Commit of the checkout that this code runs from; whether package or experiments were changed since."""
     root = Path(mmids_cnn.__file__).parents[1]
 
     def ask(*arguments: str) -> str:
@@ -178,6 +178,6 @@ def git() -> tuple[str | None, bool | None]:
     if not (root / ".git").exists():
         return None, None
     try:
-        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain"))
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--", "mmids_cnn", "experiments"))
     except (OSError, subprocess.SubprocessError):
         return None, None

@@ -7,8 +7,9 @@
 
 Each seed is a run of its own, `FOLDER/strong/3`, or all of them are a sweep over nothing, `FOLDER/strong`,
 trained on the whole training split and scored once, after the last epoch. What is finished is not trained
-again, so that this may be stopped and gone on with; the record is written after every run. An ensemble is
-five networks of `record.py`, none of them in two ensembles.
+again, so that this may be stopped and gone on with; a folder of other settings is refused. The record holds
+each recipe's settings, is written after every run, and forgets runs of other settings. An ensemble is five
+networks of `record.py`, none of them in two ensembles.
 
 Fashion-MNIST is no part of this repository: `--fashion` names the folder of its four archives.
 """
@@ -27,8 +28,12 @@ from rich.console import Console
 
 from child import busy_seconds
 from mmids_cnn import config, data, model
+from mmids_cnn.config import Experiment
 from mmids_cnn.console import experiment_file
-from mmids_cnn.runs import ensemble
+from mmids_cnn.errors import RunError, UserError
+from mmids_cnn.runs import compare, ensemble
+from mmids_cnn.runs import folder as run_folder
+from mmids_cnn.sweeps import folder as sweep_folder
 from mmids_cnn.sweeps import members
 from record import machine
 from table import print_table, recipes_rows
@@ -49,15 +54,27 @@ MEMBERS = 5  # of an ensemble
 KEPT = ("test/accuracy", "test/loss", "test/count", "fingerprint", "epoch", "images_per_second")
 
 
-def train(name: str, seed: int, folder: Path, more: list[str]) -> dict[str, Any]:
+def wanted(name: str, seed: int, archives: str) -> Experiment:
+    """What is trained of a recipe: scored after its last epoch alone."""
+    settings = experiment_file.load(name)
+    settings.seed, settings.eval.every_epochs = seed, 0
+    settings.dataset.archives = archives or settings.dataset.archives
+    return run_folder.anywhere(config.resolve(settings))
+
+
+def train(name: str, seed: int, folder: Path, archives: str) -> dict[str, Any]:
     """Trains a recipe with a seed, unless that is done; returns its scores, what it cost, and on what.
 
     `wall_seconds` count from the command to its end; `foreign_cores` are those that other processes used
     meanwhile, which slow it down.
+
+    Raises:
+      RunError: its folder holds a run of other settings.
     """
     workdir = folder / name / str(seed)
     cost = workdir.with_suffix(".json")
-    if not cost.exists():
+    if not (run_folder.check(workdir, wanted(name, seed, archives)) and cost.exists()):
+        more = [f"--config.dataset.archives={archives}"] if archives else []
         command = [sys.executable, "-m", "mmids_cnn.main", f"--config=experiments/{name}.py", *more]
         command += [f"--workdir={workdir}", f"--config.seed={seed}", "--config.eval.every_epochs=0"]
         command += ["--progress=plain"]
@@ -71,8 +88,12 @@ def train(name: str, seed: int, folder: Path, more: list[str]) -> dict[str, Any]
     return {"seed": seed, **{k: result[k] for k in KEPT}, **json.loads(cost.read_text())}
 
 
-def train_together(name: str, folder: Path, more: list[str]) -> list[dict[str, Any]]:
-    """Trains a recipe with all of its seeds as one population, unless that is done; returns its scores."""
+def train_together(name: str, folder: Path, archives: str) -> list[dict[str, Any]]:
+    """Trains a recipe with all of its seeds as one population, unless that is done; returns its scores.
+
+    Raises:
+      RunError: its folder holds a sweep of other settings.
+    """
     workdir, experiment = folder / name, folder / f"{name}_seeds.py"
     folder.mkdir(parents=True, exist_ok=True)
     experiment.write_text(
@@ -84,9 +105,14 @@ def train_together(name: str, folder: Path, more: list[str]) -> list[dict[str, A
         f"    config.sweep.confirm_seeds = config.sweep.population = {SEEDS[name]}\n"
         "    return config\n"
     )
-    command = [sys.executable, "-m", "mmids_cnn.main", f"--config={experiment}", *more]
-    command += [f"--workdir={workdir}", "--config.report=False", "--progress=plain"]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    if not (workdir / "best.json").exists():
+        more = [f"--config.dataset.archives={archives}"] if archives else []
+        command = [sys.executable, "-m", "mmids_cnn.main", f"--config={experiment}", *more]
+        command += [f"--workdir={workdir}", "--config.report=False", "--progress=plain"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    for one in sweep_folder.confirmed(workdir):
+        if other := compare.different(one, wanted(name, one.seed, archives)):
+            raise RunError(f"{workdir}: expected {name}.py, found other {', '.join(other)}; remove it")
     best, made = (json.loads((workdir / file).read_text()) for file in ("best.json", "provenance.json"))
     where = {
         "device": made["device"]["platform"],
@@ -121,6 +147,7 @@ def describe(name: str) -> dict[str, Any]:
     parameters = sum(row.parameters for row in model.table(network, (28, 28, 1)))
     return {
         "experiment": f"experiments/{name}.py",
+        "settings": json.loads(json.dumps(compare.settings(experiment))),
         "parameters": parameters,
         "epochs": experiment.num_epochs,
         "weights": config.weights(experiment),
@@ -137,30 +164,40 @@ def main() -> None:
     parser.add_argument("--population", action="store_true", help="train all seeds of a recipe at once")
     parser.add_argument("--timed", action="store_true", help="time one run of each recipe, and keep the rest")
     arguments, console = parser.parse_args(), Console()
+    if machine()["git_dirty"]:
+        raise SystemExit(
+            "recipes: expected package and experiments as they were committed, so that the record names what "
+            "was trained, found changes; commit them"
+        )
     record: dict[str, Any] = {"command": "make recipes", "recipes": {}}
     if arguments.record.exists():
         record = json.loads(arguments.record.read_text())
     for name in arguments.only.split(","):
-        more = []
+        archives = ""
         if name == "fashion":
             if arguments.fashion is None:
                 console.print("fashion: left out; --fashion=FOLDER names the folder of its archives")
                 continue
-            more = [f"--config.dataset.archives={arguments.fashion.absolute()}"]
-        recipe = record["recipes"].setdefault(name, {"runs": []})
-        recipe |= describe(name)
+            archives = str(arguments.fashion.absolute())
+        recipe, described = record["recipes"].setdefault(name, {}), describe(name)
+        if recipe.get("settings") != described["settings"]:
+            recipe.clear()
+        recipe |= described
+        recipe.setdefault("runs", [])
 
         def write() -> None:
             record["date"] = datetime.date.today().isoformat()
             arguments.record.write_text(json.dumps(record, indent=1) + "\n")
 
         if arguments.timed:
-            recipe["timed"] = [train(name, 0, arguments.folder / "timed", more)]
+            if not recipe["runs"]:
+                raise SystemExit(f"recipes: expected {name}.py as it was recorded; train its seeds first")
+            recipe["timed"] = [train(name, 0, arguments.folder / "timed", archives)]
             write()
             continue
-        recipe["runs"] = train_together(name, arguments.folder, more) if arguments.population else []
+        recipe["runs"] = train_together(name, arguments.folder, archives) if arguments.population else []
         for seed in range(len(recipe["runs"]), SEEDS[name]):
-            recipe["runs"].append(train(name, seed, arguments.folder, more))
+            recipe["runs"].append(train(name, seed, arguments.folder, archives))
             console.print(f"{name}, seed {seed}: {100 * recipe['runs'][-1]['test/accuracy']:.2f} %")
             write()
         if name == "record":
@@ -170,4 +207,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"recipes: {error}") from error

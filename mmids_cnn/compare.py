@@ -4,7 +4,8 @@
     python -m mmids_cnn.compare RUN RUN... [--json] (or folders of runs)
 
 Runs that differ in the seed alone make a group, as do the seeds of a sweep's confirmation. Two groups are
-compared by their test accuracies, two single runs by the images that one of them gets right.
+compared by their test accuracies, two single runs (of one configuration too) by the images that one of them
+gets right.
 
 With `--json` an object a line. A run of a list: `run`, `of` (of a sweep 'winner' or 'base'), `state`, `seed`,
 `differs` (from base, by leaf), `accuracy` (a fraction), `weights` ("last" or "averaged"), `count` of test
@@ -110,11 +111,13 @@ def _compare(runs: Sequence[compare.Run], terminal: Terminal) -> None:
     found, left_out = compare.groups(runs)
     for sentence in [*left_out, *compare.conditions(found)]:
         command.warn(sentence)
+    if len(found) == 1 and len(found[0].runs) == 2:  # two seeds
+        found = [compare.Group((run,)) for run in found[0].runs]
     if len(found) < 2:
         several = f"one group of {len(found[0].runs)}" if found else "none that is finished"
         raise RunError(
-            f"expected finished runs of at least two configurations, found {several}; name others, or one "
-            "folder to list what is in it"
+            f"expected finished runs of at least two configurations, or two seeds of one, found {several}; "
+            "name others, or one folder to list what is in it"
         )
     rows = []
     for number, group in enumerate(found, 1):
@@ -141,7 +144,7 @@ def _compare(runs: Sequence[compare.Run], terminal: Terminal) -> None:
             differs = {name: list(pair) for name, pair in fields.items()}
             terminal.say(files.to_json({"groups": [one, other], "differs": differs, **values}))
         else:
-            terminal.say(f"groups {one} and {other} differ in {changed}\n{text}")
+            terminal.say(f"groups {one} and {other} differ in {changed or 'the seed alone'}\n{text}")
     pairs = len(found) * (len(found) - 1) // 2
     if pairs > 1:
         terminal.note(

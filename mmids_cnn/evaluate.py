@@ -60,6 +60,7 @@ def define_flags() -> None:
 def main() -> None:
     """Restores the parameters and scores the split."""
     workdirs = [Path(workdir) for workdir in flags.FLAGS.workdir]
+    _require_different(workdirs)
     experiments = [sweep_folder.experiment(workdir, flags.FLAGS.checkpoint) for workdir in workdirs]
     for workdir in workdirs:
         experiment_file.add_roots(run_folder.source_roots(workdir))
@@ -104,6 +105,16 @@ def main() -> None:
     terminal.require_written()
 
 
+def _require_different(workdirs: Sequence[Path]) -> None:
+    """Raises `ConfigError` where one folder is named twice: its networks would count twice in the mean."""
+    seen: dict[Path, Path] = {}
+    for workdir in workdirs:
+        if (first := seen.setdefault(workdir.resolve(), workdir)) is not workdir:
+            raise ConfigError(
+                f"--workdir: expected each folder once, found {workdir}, which is {first}; leave one out"
+            )
+
+
 def _scored(
     experiment: config_lib.Experiment,
     trained_on: Sequence[data.Dataset],
@@ -121,8 +132,14 @@ def _scored(
         )
         dataset = data.load(settings, report)
     for workdir, own in zip(workdirs, trained_on, strict=True):
+        first = trained_on[0]
+        if own.class_names != first.class_names and own.fingerprint != first.fingerprint:
+            raise ConfigError(
+                f"--workdir: expected the classes of {workdirs[0]}, {', '.join(first.class_names)}, "
+                f"found {', '.join(own.class_names)} in {workdir}; leave it out"
+            )
         fits = dataset.image_shape == own.image_shape and dataset.num_classes <= own.num_classes
-        if not fits or own.num_classes != trained_on[0].num_classes:
+        if not fits or own.num_classes != first.num_classes:
             shapes = ("x".join(map(str, one.image_shape)) for one in (own, dataset))
             raise ConfigError(
                 f"--workdir: expected data as {workdir} was trained on, {next(shapes)} and "

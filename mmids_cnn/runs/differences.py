@@ -6,7 +6,10 @@ from typing import Any
 from mmids_cnn.runs import folder as run_folder
 from mmids_cnn.storage import files
 
-_CLOCK = ("seconds", "images_per_second", "sha256")  # what no two runs share; rows have clocks too
+_ASIDE = (
+    *("seconds", "images_per_second", "sha256"),  # what no two runs share; rows have clocks too
+    "weights",  # follows from the configuration; results of before have none
+)
 
 
 def between(old: Path, new: Path) -> list[str]:
@@ -29,4 +32,4 @@ def between(old: Path, new: Path) -> list[str]:
 
 
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if not key.startswith(_CLOCK)}
+    return {key: value for key, value in row.items() if not key.startswith(_ASIDE)}

@@ -186,6 +186,7 @@ def _result(experiment: config_lib.Experiment, point: loop.Point, rows: Rows, cl
         "epoch": point.epoch,
         **({"stopped": True} if point.epoch < experiment.num_epochs else {}),
         **scores,
+        "weights": config_lib.weights(experiment),
         **{f"seconds/{name}": value for name, value in seconds.items()},
         "images_per_second": images / seconds["train"],
         "fingerprint": digests.fingerprint(train.trained(point.state)),

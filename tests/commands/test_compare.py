@@ -91,15 +91,15 @@ def test_runs_of_other_data_are_a_group_of_their_own(
 def test_runs_of_other_sources_are_a_group_of_their_own(
     runs: Path, tmp_path: Path, command_line: CommandLine
 ) -> None:
-    for name in ("a0", "a1"):
+    for name in ("a0", "a1", "a2"):
         shutil.copytree(runs / name, tmp_path / name)
         with rewritten(tmp_path / name) as (config, _):
             config["train"]["loss"] = "own:loss"
         known = files.read_sealed(tmp_path / name / run_folder.PROVENANCE)
         known["sources"] = {"own:loss": {"root": str(tmp_path), "sha256": "0" * 64}}
         files.write_sealed(tmp_path / name / run_folder.PROVENANCE, known)
-    done = command_line("compare", str(tmp_path / "a0"), str(tmp_path / "a1"))
-    assert "found one group of 2" in done.stderr
+    done = command_line("compare", *(str(tmp_path / name) for name in ("a0", "a1", "a2")))
+    assert "found one group of 3" in done.stderr
     altered(tmp_path, tmp_path / "b1", "a1", "source", "1" * 64)
     done = command_line("compare", "a0", "a1", "b1")
     assert (done.returncode, done.stderr) == (0, "")
@@ -174,6 +174,10 @@ def test_two_runs_by_their_images(place: Place, unbroken: Path) -> None:
     assert undocumented("compare", done.stdout) == set()
     pair = json.loads(done.stdout.splitlines()[-1])
     assert (pair["first"], pair["second"], pair["count"]) == (int(found[1]), int(found[2]), 200)
+    assert place.run("seed", "--config.seed=1").returncode == 0
+    done = place.forking.run([*command[:3], "one", "seed"], place.work, place.environment())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "groups 1 and 2 differ in the seed alone\n" in done.stdout and "McNemar" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,7 @@ def test_two_runs_by_their_images(place: Place, unbroken: Path) -> None:
         (["nowhere"], "nowhere: expected the folder of a run or sweep, or one with some in it, found none; "),
         (["a0", "b0", "--csv"], "--csv: expected one folder, whose runs are listed, got 2; leave it out"),
         (["a0", "b0", "--sort=date"], "--sort: expected one folder, whose runs are listed, got 2; "),
-        (["a0", "a1"], "expected finished runs of at least two configurations, found one group of 2; "),
+        (["a0", "a1", "a2"], "expected finished runs of at least two .* of one, found one group of 3; "),
         (["unfinished", "unfinished"], "expected finished runs .* found none that is finished"),
     ],
 )

@@ -52,6 +52,7 @@ RESULT_KEYS = [
     "test/loss",
     "test/accuracy",
     "test/count",
+    "weights",
     "seconds/data",
     "seconds/compile",
     "seconds/train",
@@ -231,7 +232,7 @@ def test_result(runs: Runs) -> None:
     folder = runs.work / "first"
     found, last = read(folder, "result.json"), rows(folder)[-1]
     assert list(found) == RESULT_KEYS
-    assert (found["step"], found["epoch"]) == (10, 2)
+    assert (found["step"], found["epoch"], found["weights"]) == (10, 2, "last")
     for key in ("test/loss", "test/accuracy", "test/count"):
         assert found[key] == last[key]
     phases = ("data", "compile", "train", "eval")
@@ -540,6 +541,12 @@ def test_evaluate_on_other_data(runs: Runs, tmp_path: Path) -> None:
     done = runs.command("evaluate", "--workdir=first", f"--archives={tmp_path}/small")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "expected data as first was trained on, 28x28x1 and 10 classes, found 20x24x1" in done.stderr
+    shutil.copytree(runs.work / "first", tmp_path / "clothes")
+    with processes.rewritten(tmp_path / "clothes") as (config, _):
+        config["dataset"] |= {"archives": str(tmp_path / "flipped"), "name": "kmnist"}
+    done = runs.command("evaluate", "--workdir=first", f"--workdir={tmp_path}/clothes")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"expected the classes of first, {', '.join(CLASSES)}, found o, ki, " in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -551,6 +558,10 @@ def test_evaluate_on_other_data(runs: Runs, tmp_path: Path) -> None:
         (
             ["--workdir=other", "--split=train"],
             "--split: expected the same train images in all runs, 300 as in first, found 240 in other; ",
+        ),
+        (
+            ["--workdir=other/../first"],
+            "--workdir: expected each folder once, found other/../first, which is first; leave one out",
         ),
     ],
 )

@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     """Returns the search."""
     config = sweep.for_recipe(fashion.get_config())
     config.num_epochs = 8
+    config.sweep.space.model.flatten = "choice(False, True)"
     config.sweep.space.model.dropout = "choice(0.0, 0.3)"
     config.sweep.space.augment.shift = "choice(0.0, 1.0)"
     config.sweep.space.augment.cutout = "choice(0.0, 8.0)"

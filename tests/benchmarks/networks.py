@@ -30,7 +30,15 @@ from table import networks_rows, print_table
 
 RECIPE, AUGMENTED = "fast", "strong"
 PARTS = ("recipe", "networks", "augmentation")
-IMAGES = {"base": 12_800, "small": 12_800, "tiny": 12_800, "record": 2_560, "fashion": 2_560}  # an epoch's
+IMAGES = {
+    "base": 12_800,
+    "small": 12_800,
+    "tiny": 12_800,
+    "one_epoch": 2_560,
+    "record": 2_560,
+    "fashion": 2_560,
+}
+"""Images of an epoch, by recipe."""
 
 
 def start(name: str, arrays: Path) -> dict[str, Child]:

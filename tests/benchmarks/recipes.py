@@ -3,7 +3,7 @@
     python tests/benchmarks/recipes.py                        # all of them; many hours
     python tests/benchmarks/recipes.py --only=fast,strong     # some
     python tests/benchmarks/recipes.py --only=record --population   # its seeds as one program, for a GPU
-    python tests/benchmarks/recipes.py --only=record --timed  # one run, for its time on this machine alone
+    python tests/benchmarks/recipes.py --only=base,strong --timed=5  # in turn, on an idle machine
 
 Each seed is a run of its own, `FOLDER/strong/3`, or all of them are a sweep over nothing, `FOLDER/strong`,
 trained on the whole training split and scored once, after the last epoch. What is finished is not trained
@@ -20,6 +20,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,16 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
+def entry(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a record has of a recipe; runs of other settings than those of now are forgotten."""
+    recipe, described = record["recipes"].setdefault(name, {}), describe(name)
+    if recipe.get("settings") != described["settings"]:
+        recipe.clear()
+    recipe |= described
+    recipe.setdefault("runs", [])
+    return recipe
+
+
 def main() -> None:
     """Trains what is missing, writes the record, shows the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -162,7 +173,9 @@ def main() -> None:
     parser.add_argument("--fashion", type=Path, help="folder of the archives of Fashion-MNIST")
     parser.add_argument("--record", type=Path, default=HERE / "records" / "recipes.json")
     parser.add_argument("--population", action="store_true", help="train all seeds of a recipe at once")
-    parser.add_argument("--timed", action="store_true", help="time one run of each recipe, and keep the rest")
+    parser.add_argument(
+        "--timed", type=int, default=0, help="time so many runs of each, in turn; keep the rest"
+    )
     arguments, console = parser.parse_args(), Console()
     if machine()["git_dirty"]:
         raise SystemExit(
@@ -172,32 +185,34 @@ def main() -> None:
     record: dict[str, Any] = {"command": "make recipes", "recipes": {}}
     if arguments.record.exists():
         record = json.loads(arguments.record.read_text())
-    for name in arguments.only.split(","):
-        archives = ""
-        if name == "fashion":
-            if arguments.fashion is None:
-                console.print("fashion: left out; --fashion=FOLDER names the folder of its archives")
-                continue
-            archives = str(arguments.fashion.absolute())
-        recipe, described = record["recipes"].setdefault(name, {}), describe(name)
-        if recipe.get("settings") != described["settings"]:
-            recipe.clear()
-        recipe |= described
-        recipe.setdefault("runs", [])
+    names, archives = arguments.only.split(","), dict.fromkeys(SEEDS, "")
+    if arguments.fashion is not None:
+        archives["fashion"] = str(arguments.fashion.absolute())
+    elif "fashion" in names:
+        console.print("fashion: left out; --fashion=FOLDER names the folder of its archives")
+        names.remove("fashion")
 
-        def write() -> None:
-            record["date"] = datetime.date.today().isoformat()
-            arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+    def write() -> None:
+        record["date"] = datetime.date.today().isoformat()
+        arguments.record.write_text(json.dumps(record, indent=1) + "\n")
 
-        if arguments.timed:
-            if not recipe["runs"]:
-                raise SystemExit(f"recipes: expected {name}.py as it was recorded; train its seeds first")
-            recipe["timed"] = [train(name, 0, arguments.folder / "timed", archives)]
-            write()
-            continue
-        recipe["runs"] = train_together(name, arguments.folder, archives) if arguments.population else []
+    if arguments.timed:
+        timed: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        with tempfile.TemporaryDirectory() as folder:
+            for seed in range(arguments.timed):
+                for name in names:
+                    timed[name].append(train(name, seed, Path(folder), archives[name]))
+                    console.print(f"{name}, seed {seed}: {timed[name][-1]['wall_seconds']:.1f} s")
+        for name in names:
+            entry(record, name)["timed"] = timed[name]
+        write()
+    for name in () if arguments.timed else names:
+        recipe = entry(record, name)
+        recipe["runs"] = []
+        if arguments.population:
+            recipe["runs"] = train_together(name, arguments.folder, archives[name])
         for seed in range(len(recipe["runs"]), SEEDS[name]):
-            recipe["runs"].append(train(name, seed, arguments.folder, archives))
+            recipe["runs"].append(train(name, seed, arguments.folder, archives[name]))
             console.print(f"{name}, seed {seed}: {100 * recipe['runs'][-1]['test/accuracy']:.2f} %")
             write()
         if name == "record":

@@ -336,7 +336,8 @@ def recipes_rows(record: Mapping) -> Rows:
     header = ["recipe", "parameters", "epochs", "test accuracy, mean ± sd", "n", "seconds", "trained on"]
     rows = []
     for recipe in recipes:
-        runs = recipe["runs"]
+        if not (runs := recipe["runs"]):
+            continue
         alone = [
             run["wall_seconds"]
             for run in recipe.get("timed", runs)
@@ -344,7 +345,8 @@ def recipes_rows(record: Mapping) -> Rows:
         ]
         cells = [f"`{recipe['experiment']}`", f"{recipe['parameters']:,}", str(recipe["epochs"])]
         cells += [_percent([run["test/accuracy"] for run in runs]), str(len(runs))]
-        cells += [spread(summary(alone)) if alone else "", runs[0]["machine"]["device"].upper()]
+        seconds = f"{spread(summary(alone))}, n = {len(alone)}" if alone else ""
+        cells += [seconds, runs[0]["machine"]["device"].upper()]
         rows.append(cells)
         if together := recipe.get("ensembles"):
             members = len(together[0]["seeds"])

@@ -121,9 +121,9 @@ def use(form: str) -> None:
 
         losses.cross_entropy = cross_entropy
         parts = types.SimpleNamespace(
-            convolution=native.convolution,
+            convolution=native.lax_convolution,
             max_pool=pool,
-            conv_pool=lambda x, kernel: pool(native.convolution(x, kernel)),
+            conv_pool=lambda x, kernel: pool(native.lax_convolution(x, kernel)),
         )
     layers.native, layers.tiles = parts, parts
 

@@ -41,7 +41,7 @@ PROGRAMS = {  # what is compiled, of which experiment, for how many models (0: o
     ],
     "tpu": [
         ("scorer", "base", 0, ""),
-        ("steps", "base", 0, ""),  # more than five minutes of compiling on 2 cores
+        ("steps", "base", 0, ""),
         ("steps", "one_epoch", 0, ""),
         ("steps", "base", 16, ""),
     ],

@@ -118,10 +118,9 @@ def _prepare_and_decode(
         builder = make_builder()
         there = Path(builder.data_dir).exists()
         _prepare(builder)
-        if hasattr(builder, "arrays") and not there:  # what was just written need not be read again
-            for split, arrays in builder.arrays.items():
-                for kind, array in zip(("images", "labels"), arrays, strict=True):
-                    _write_array(folder / f"{split}_{kind}.npy", array)
+        if (known := _known(builder)) and not there:  # what was just written need not be read again
+            for name, array in known.items():
+                _write_array(folder / name, array)
             return _classes(builder, folder)
         return _decode(builder, folder, report)
     except DataError:
@@ -136,6 +135,16 @@ def _prepare_and_decode(
     report(f"{where} is damaged: preparing again", 0, 0)
     shutil.rmtree(where)
     return _prepare_and_decode(make_builder, folder, report, where, disposable=False)
+
+
+def _known(builder: Any) -> dict[str, np.ndarray]:
+    """What a builder of archives has read from them, by the names of the files here; of others nothing."""
+    arrays = getattr(builder, "arrays", {}).items()
+    return {
+        f"{split}_{kind}.npy": array
+        for split, pair in arrays
+        for kind, array in zip(("images", "labels"), pair, strict=True)
+    }
 
 
 def _prepare(builder: Any) -> None:
@@ -169,10 +178,9 @@ def _decode(builder: Any, folder: Path, report: Report) -> Manifest:
         raise DataError(f"dataset.name: expected images [height, width, channels], found shape {declared}")
     for split in idx.SPLITS:
         _decode_split(builder.as_data_source(split), keys, f"{folder}/{split}", report)
-    for split, arrays in getattr(builder, "arrays", {}).items():  # TFDS's metadata has no checksums
-        for kind, array in zip(("images", "labels"), arrays, strict=True):
-            if not np.array_equal(np.load(folder / f"{split}_{kind}.npy", mmap_mode="r"), array):
-                raise ValueError(f"other {split} {kind} than the archives hold")
+    for name, array in _known(builder).items():  # TFDS's metadata has no checksums
+        if not np.array_equal(np.load(folder / name, mmap_mode="r"), array):
+            raise ValueError(f"{name} would hold others than the archives")
     return _classes(builder, folder)
 
 

@@ -10,10 +10,8 @@ import pytest
 
 from tests.support import processes, together
 from tests.support.processes import Place
-from tests.support.together import Group
+from tests.support.together import LONG, SECONDS, Group
 
-LONG = ("--config.num_epochs=100000", "--config.checkpoint.every_seconds=0.5")
-SECONDS = 60  # in which all have to end where one is lost
 GOES_ON = "give all processes the same command again to go on from there"
 
 

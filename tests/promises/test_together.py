@@ -10,11 +10,9 @@ import pytest
 from tests.promises import torture
 from tests.support import idx_files, processes, together
 from tests.support.processes import ROOT, Place
-from tests.support.together import Group
+from tests.support.together import LONG, SECONDS, Group
 
 BATCH = "--config.batch_size=256"  # eight groups, enough for four processes of two devices
-LONG = ("--config.num_epochs=100000", "--config.checkpoint.every_seconds=0.5")
-SECONDS = 60  # in which all have to end where one is lost
 OWN = """
 import flax.linen as nn
 from ml_collections import ConfigDict

@@ -18,6 +18,12 @@ from typing import NamedTuple
 from tests.support import processes as processes_lib
 from tests.support.processes import Place, Process
 
+LONG = ("--config.num_epochs=100000", "--config.checkpoint.every_seconds=0.5")
+"""Flags of a run that does not end by itself."""
+
+SECONDS = 60
+"""In which all processes have to end where one is lost."""
+
 
 class Ended(NamedTuple):
     """How one process of a group ended: its exit status, and what it wrote."""

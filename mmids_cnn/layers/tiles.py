@@ -70,16 +70,23 @@ def _windows(activations: BatchLast, kernel: Kernel) -> Quarters:
 def _winograd(tiles: Tiles, kernel: Kernel) -> Quarters:
     """For each of the 4x4 places in a transformed tile, one product of kernels with all windows."""
     channels, features = kernel.shape[2:]
-    products = _products(kernel, tiles.reshape(16, channels, -1))
+    # On a GPU the transposes for another order would be launches of their own.
+    flat = tiles.reshape(16, channels, -1)
+    products = lax.platform_dependent(kernel, flat, cpu=_ordered_products, default=_products)
     # A matrix product also for the output transform: XLA would otherwise fuse these sums into every later
     # use of them and compute them several times.
     sums = jnp.asarray(np.kron(_OUTPUT, _OUTPUT), kernel.dtype) @ products.reshape(16, -1)
     return sums.reshape(4, features, *tiles.shape[3:])
 
 
-@jax.custom_vjp
 def _products(kernel: Kernel, tiles: Float[Array, "16 channels n"]) -> Float[Array, "16 features n"]:
-    """Winograd's transformed kernels times all tiles.
+    """Winograd's transformed kernels times all tiles."""
+    return jnp.einsum("pcf,pcn->pfn", _winograd_kernel(kernel), tiles)
+
+
+@jax.custom_vjp
+def _ordered_products(kernel: Kernel, tiles: Float[Array, "16 channels n"]) -> Float[Array, "16 features n"]:
+    """`_products` as a CPU likes them.
 
     The order of the axes decides whether XLA gives a product to YNNPACK or to Eigen. YNNPACK, which needs
     features before channels here, took 0.86 to 0.92 of Eigen's time to score the networks of `small.py` and
@@ -89,7 +96,7 @@ def _products(kernel: Kernel, tiles: Float[Array, "16 channels n"]) -> Float[Arr
     channels, features = kernel.shape[2:]
     if channels * features < 2048:
         return jnp.einsum("pfc,pcn->pfn", _winograd_kernel(kernel.swapaxes(2, 3)), tiles)
-    return jnp.einsum("pcf,pcn->pfn", _winograd_kernel(kernel), tiles)
+    return _products(kernel, tiles)
 
 
 def _winograd_kernel(kernel: Float[Array, "3 3 first second"]) -> Float[Array, "16 first second"]:
@@ -98,7 +105,7 @@ def _winograd_kernel(kernel: Float[Array, "3 3 first second"]) -> Float[Array, "
 
 
 def _products_forward(kernel: Kernel, tiles: Array) -> tuple[Array, tuple[Kernel, Array]]:
-    return _products(kernel, tiles), (kernel, tiles)
+    return _ordered_products(kernel, tiles), (kernel, tiles)
 
 
 def _products_backward(kept: tuple[Kernel, Array], gradient: Array) -> tuple[Kernel, Array]:
@@ -110,7 +117,7 @@ def _products_backward(kept: tuple[Kernel, Array], gradient: Array) -> tuple[Ker
     return of_kernel.swapaxes(2, 3), of_tiles
 
 
-_products.defvjp(_products_forward, _products_backward)
+_ordered_products.defvjp(_products_forward, _products_backward)
 
 
 def _four_positions(tiles: Tiles, kernel: Kernel) -> Quarters:

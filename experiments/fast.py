@@ -1,7 +1,7 @@
 """The reference network in three epochs: one-cycle rates, softened labels, an average of the weights.
 
 One-cycle: Smith & Topin, arXiv 1708.07120. Settings near the best of the 48 trials of `fast_sweep.py`,
-rounded. Expected: 99.35 ± 0.07 % (n = 10), above the notebook's 99.11 %;
+rounded. Expected: 99.37 ± 0.06 % (n = 10), above the notebook's 99.11 %;
 20 seconds from the command to the result on 2 cores.
 
     python -m mmids_cnn.main --config=experiments/fast.py

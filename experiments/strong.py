@@ -5,7 +5,7 @@ The decay of the average lies between two that were tried. Of 10,000 images held
 right (n = 6). Elastic deformation adds nothing: fields of 5 x 5 points, 0.3 and 0.6 pixels strong, led to
 99.408 ± 0.045 and 99.373 ± 0.073 %; mixup (alpha 0.2) took away: 99.145 ± 0.007 % (n = 2).
 
-Expected: 99.48 ± 0.04 % (n = 10); 41 seconds on 2 cores, 1.1 times what `base.py` takes.
+Expected: 99.48 ± 0.04 % (n = 10); about as long as `base.py`.
 
     python -m mmids_cnn.main --config=experiments/strong.py
 """

@@ -122,7 +122,8 @@ def _scored(
     report: cache.Report,
 ) -> data.Split:
     """The images that are scored; raises `ConfigError` where they do not fit the runs."""
-    name, dataset = flags.FLAGS.split, trained_on[0]
+    name, first = flags.FLAGS.split, trained_on[0]
+    dataset = first
     if flags.FLAGS.name is not None or flags.FLAGS.archives is not None:
         settings = dataclasses.replace(
             experiment.dataset,
@@ -132,7 +133,6 @@ def _scored(
         )
         dataset = data.load(settings, report)
     for workdir, own in zip(workdirs, trained_on, strict=True):
-        first = trained_on[0]
         if own.class_names != first.class_names and own.fingerprint != first.fingerprint:
             raise ConfigError(
                 f"--workdir: expected the classes of {workdirs[0]}, {', '.join(first.class_names)}, "
@@ -145,14 +145,14 @@ def _scored(
                 f"--workdir: expected data as {workdir} was trained on, {next(shapes)} and "
                 f"{own.num_classes} classes, found {next(shapes)} and {dataset.num_classes}; name others"
             )
-    if dataset is not trained_on[0] and name == "validation":
+    if dataset is not first and name == "validation":
         raise ConfigError("--split: expected train or test of other data, got 'validation'; change it")
     if name not in dataset.splits:
         raise ConfigError(
             f"--split: expected one of {', '.join(dataset.splits)}, got {name!r}; a validation split is "
             "there if the run had dataset.validation_examples > 0"
         )
-    for workdir, own in zip(workdirs, trained_on, strict=True) if dataset is trained_on[0] else ():
+    for workdir, own in zip(workdirs, trained_on, strict=True) if dataset is first else ():
         if own.fingerprint != dataset.fingerprint:
             command.warn(f"{workdir} was trained on other data than {workdirs[0]}, whose images are scored")
         elif name != "test" and _size(own, name) != _size(dataset, name):  # one has held out what others saw

@@ -13,15 +13,11 @@ from experiments import record, sweep
 def get_config() -> ConfigDict:
     """Returns the search."""
     config = sweep.for_recipe(record.get_config())
-    config.num_epochs = 6
-    config.sweep.space.optimizer.learning_rate = "log_uniform(3e-3, 1.6e-2)"
-    config.sweep.space.train.label_smoothing = "uniform(0.0, 0.15)"
-    config.sweep.space.augment.shift = "uniform(1.0, 4.0)"
-    config.sweep.space.augment.rotation = "uniform(5.0, 20.0)"
-    config.sweep.space.augment.scale = "uniform(0.05, 0.25)"
-    config.sweep.space.augment.shear = "uniform(0.0, 0.3)"
-    config.sweep.space.augment.cutout = "uniform(0.0, 10.0)"
-    config.sweep.search = "random"
-    config.sweep.trials = 16
-    config.sweep.population = 16
+    config.num_epochs = 24
+    config.eval.every_epochs = config.num_epochs
+    config.optimizer.name = "adamw"
+    config.sweep.space.optimizer.weight_decay = "choice(0.0, 0.01, 0.03)"
+    config.sweep.search = "grid"
+    config.sweep.seeds = 5
+    config.sweep.population = 15
     return config

@@ -13,16 +13,18 @@ from experiments import small, sweep
 def get_config() -> ConfigDict:
     """Returns the search."""
     config = sweep.for_recipe(small.get_config())
-    config.num_epochs = 12
-    config.sweep.space.optimizer.learning_rate = "log_uniform(4e-3, 2e-2)"
-    config.sweep.space.optimizer.b2 = "choice(0.95, 0.99, 0.999)"
-    config.sweep.space.train.label_smoothing = "uniform(0.0, 0.15)"
-    config.sweep.space.train.average_decay = "choice(0.98, 0.995, 0.999)"
-    config.sweep.space.augment.shift = "uniform(0.5, 3.0)"
-    config.sweep.space.augment.rotation = "uniform(0.0, 20.0)"
-    config.sweep.space.augment.scale = "uniform(0.0, 0.2)"
-    config.sweep.space.augment.shear = "uniform(0.0, 0.2)"
+    config.eval.every_epochs = config.num_epochs
+    config.optimizer.name = "adamw"
+    config.sweep.space.optimizer.learning_rate = "log_uniform(6e-3, 3e-2)"
+    config.sweep.space.optimizer.weight_decay = "log_uniform(1e-3, 1e-1)"
+    config.sweep.space.optimizer.b2 = "choice(0.99, 0.999)"
+    config.sweep.space.train.label_smoothing = "uniform(0.0, 0.1)"
+    config.sweep.space.train.average_decay = "choice(0.995, 0.998, 0.999)"
+    config.sweep.space.augment.shift = "uniform(0.8, 2.0)"
+    config.sweep.space.augment.rotation = "uniform(3.0, 12.0)"
+    config.sweep.space.augment.scale = "uniform(0.03, 0.12)"
+    config.sweep.space.augment.shear = "uniform(0.0, 0.12)"
     config.sweep.search = "random"
-    config.sweep.trials = 40
-    config.sweep.population = 40
+    config.sweep.trials = 48
+    config.sweep.population = 48
     return config

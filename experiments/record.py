@@ -15,12 +15,14 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.num_epochs = 20
+    config.num_epochs = 24
     config.batch_size = 64
     config.model = ConfigDict(
         {"name": "norm_net", "channels": (32, 64, 96), "depths": (1, 2, 2), "flatten": False, "dropout": 0.0}
     )
+    config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 0.01
+    config.optimizer.weight_decay = 0.03
     config.optimizer.schedule = "one_cycle"
     config.optimizer.warmup_fraction = 0.3
     config.train.label_smoothing = 0.07

@@ -20,14 +20,16 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {"name": "norm_net", "channels": (16, 20, 28), "depths": (1, 2, 2), "flatten": False, "dropout": 0.0}
     )
-    config.optimizer.learning_rate = 0.016
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 0.014
+    config.optimizer.weight_decay = 0.006
     config.optimizer.schedule = "one_cycle"
     config.optimizer.warmup_fraction = 0.3
-    config.train.label_smoothing = 0.05
-    config.train.average_decay = 0.998
+    config.train.label_smoothing = 0.07
+    config.train.average_decay = 0.995
 
     config.augment.shift = 1.3
-    config.augment.rotation = 7.0
-    config.augment.scale = 0.07
+    config.augment.rotation = 9.0
+    config.augment.scale = 0.06
     config.augment.shear = 0.06
     return config

@@ -18,13 +18,16 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.optimizer.learning_rate = 0.006
+    config.batch_size = 64
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 0.007
+    config.optimizer.weight_decay = 0.02
     config.optimizer.schedule = "one_cycle"
     config.optimizer.warmup_fraction = 0.12
-    config.train.label_smoothing = 0.06
-    config.train.average_decay = 0.95
+    config.train.label_smoothing = 0.05
+    config.train.average_decay = 0.98
 
-    config.augment.shift = 1.1
+    config.augment.shift = 1.0
     config.augment.rotation = 8.0
     config.augment.scale = 0.1
     config.augment.shear = 0.05

@@ -16,18 +16,20 @@ from experiments import base
 def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = base.get_config()
-    config.num_epochs = 22
+    config.num_epochs = 25
     config.batch_size = 64
     config.dataset.name = "fashion_mnist"
     config.model = ConfigDict(
         {"name": "norm_net", "channels": (26, 42, 50), "depths": (1, 2, 2), "flatten": True, "dropout": 0.3}
     )
-    config.optimizer.learning_rate = 0.01
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 0.009
+    config.optimizer.weight_decay = 0.02
     config.optimizer.schedule = "one_cycle"
     config.optimizer.warmup_fraction = 0.3
-    config.train.label_smoothing = 0.1
+    config.train.label_smoothing = 0.12
     config.train.average_decay = 0.998
 
     config.augment.flip = 0.5
-    config.augment.scale = 0.1
+    config.augment.scale = 0.05
     return config

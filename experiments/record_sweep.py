@@ -1,6 +1,7 @@
-"""A search around the settings of `record.py`, by 10,000 images held out of the training split.
+"""Which weight decay is best for `record.py`, by 10,000 images held out of the training split.
 
-One population of 16 random settings, which takes a GPU; on a CPU set --config.sweep.population to its cores.
+Three of them, five seeds each, as one population: two minutes on an H200; on a CPU set
+--config.sweep.population to its cores. The result is in tests/benchmarks/records/searches/record.csv.
 
     python -m mmids_cnn.main --config=experiments/record_sweep.py
 """

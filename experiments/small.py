@@ -1,8 +1,8 @@
 """A network of 19,234 parameters, with batch norm and a mean over all pixels at its end.
 
-Settings near the best of the 40 trials of `small_sweep.py`, of 12 epochs each, rounded; the decay of the
-average lies between two that were tried, and 18 epochs are what three minutes hold. Expected: 99.60 ± 0.03 %
-(n = 10); 3 minutes on 2 cores.
+Settings by a linear fit to the 48 trials of `small_sweep.py`, among which little matters: all over its space
+99.56 ± 0.04 % of the images held out are right; more rotation and softer labels help by about 0.01 each. 18
+epochs are what three minutes hold. Expected: 99.60 ± 0.03 % (n = 10); 3 minutes on 2 cores.
 
     python -m mmids_cnn.main --config=experiments/small.py
 """

@@ -1,6 +1,7 @@
 """A search around the settings of `small.py`, by 10,000 images held out of the training split.
 
-One population of 40 random settings, which takes a GPU; on a CPU set --config.sweep.population to its cores.
+One population of 48 random settings, two minutes on an H200; on a CPU set --config.sweep.population to its
+cores. Its trials are in tests/benchmarks/records/searches/small.csv.
 
     python -m mmids_cnn.main --config=experiments/small_sweep.py
 """

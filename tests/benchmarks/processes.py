@@ -8,10 +8,11 @@ images for each process. A step is modelled as
 
     seconds = fixed + images of a process * each + (processes > 1) * (latency + bytes / rate)
 
-`fixed` and `each` are the line through the steps of one process at batches of 64 and 128; `latency` and
-`rate` are the line through exchanges of a small and of a large array between the two processes, in a loop
-with a product in each turn, less the same loop without. Bytes are those that a process receives: a sum for
-each group of examples that others compute.
+`fixed` and `each` are the line through the steps of two processes that train side by side, each a model of
+its own, at batches of 64 and 128: cores that share caches and memory are slower than one alone. `latency` and
+`rate` are the line through exchanges of a small and of a large array between two processes, in a loop with a
+product in each turn, less the same loop without; each wire has its own. Bytes are those that a process
+receives: a sum for each group of examples that others compute.
 What the model says of two processes is compared with what they took; of other machines it is a forecast,
 whose constants are named with their source. *Away* is strong again, on two hosts with a wire between them
 that takes its time and loses packets (network namespaces, for which one has to be root; else left out).
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +46,13 @@ from tests.support import together
 HERE = Path(__file__).resolve().parent
 PARAMETERS = 16_938  # of the reference network
 IMAGES = 60_000
-SHORT, LONG = 1_000, 500_000  # floats of the two exchanges
+SHORT, LONG = 1_000, 100_000  # floats of the two exchanges; a step has 17,000 for each group of examples
 TURNS = 20  # of a loop that exchanges something after each product
 RUNS = {  # processes and images of a batch
     "alone": (1, 128),
     "alone, half a batch": (1, 64),
+    "beside another": (1, 128),
+    "beside another, half a batch": (1, 64),
     "strong": (2, 128),
     "weak": (2, 256),
 }
@@ -84,26 +88,28 @@ def modelled(processes: int, batch_size: int, c: dict[str, float]) -> float:
 
 
 def prediction(name: str, constants: dict[str, float]) -> float:
-    """What the model says of a run; of lost packets it knows nothing."""
-    delay, _ = AWAY.get(name, (0.0, 0.0))
+    """What the model says of a run."""
     processes, batch_size = RUNS.get(name, RUNS["strong"])
-    groups = 8 if batch_size > 128 else 4
-    return modelled(
-        processes, batch_size, constants | {"groups": groups, "latency": constants["latency"] + delay}
-    )
+    return modelled(processes, batch_size, constants | {"groups": 8 if batch_size > 128 else 4})
+
+
+def line(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    """Height at 0 and slope of the line through two points."""
+    slope = (second[1] - first[1]) / (second[0] - first[0])
+    return first[1] - slope * first[0], slope
 
 
 def start(
-    module: list[str], count: int, folder: Path, hosts: tuple[str, ...] = ()
+    module: list[str], count: int, folder: Path, hosts: tuple[str, ...] = (), core: int = 0
 ) -> list[subprocess.Popen[str]]:
-    """The processes of a group, each on a core of its own, and on a host of its own where some are given."""
+    """The processes of a group, on a core each from `core` on, and on a host each where some are given."""
     coordinator = f"{'10.77.0.1' if hosts else '127.0.0.1'}:{random.SystemRandom().randrange(20_000, 30_000)}"
     group = ["--coordinator", coordinator, "--processes", str(count), "--process"]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
     started = []
     for process in range(count):
         command = ["ip", "netns", "exec", hosts[process]] if hosts else []
-        command += ["taskset", "-c", str(process), sys.executable, *module]
+        command += ["taskset", "-c", str(core + process), sys.executable, *module]
         command += [*group, str(process)] if count > 1 else []
         started.append(
             subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
@@ -112,7 +118,7 @@ def start(
 
 
 def step_seconds(
-    count: int, batch_size: int, folder: Path, epochs: int, hosts: tuple[str, ...] = ()
+    count: int, batch_size: int, folder: Path, epochs: int, hosts: tuple[str, ...] = (), core: int = 0
 ) -> tuple[float, str]:
     """Seconds of a step of the real command, and the fingerprint that it ends with."""
     workdir = Path(tempfile.mkdtemp(dir=folder))
@@ -120,7 +126,7 @@ def step_seconds(
     command += [f"--config.batch_size={batch_size}", f"--config.num_epochs={epochs}"]
     command += ["--config.eval.every_epochs=0", "--config.report=False", "--progress=none"]
     command += ["--config.checkpoint.every_epochs=0", f"--config.dataset.archives={ARCHIVES}"]
-    for process in start(command, count, folder, hosts):
+    for process in start(command, count, folder, hosts, core):
         process.communicate()
         if process.returncode:
             raise SystemExit(f"processes: {' '.join(command)} ended with {process.returncode}")
@@ -128,9 +134,17 @@ def step_seconds(
     return result["seconds/train"] / result["step"], result["fingerprint"][:16]
 
 
-def exchange_seconds(folder: Path) -> dict[int, float]:
+def beside_another(count: int, batch_size: int, folder: Path, epochs: int) -> tuple[float, str]:
+    """The same of two that train at once, each on a core and a model of its own: their mean."""
+    one = functools.partial(step_seconds, count, batch_size, folder, epochs)
+    with ThreadPoolExecutor(2) as pool:
+        (first, fingerprint), (second, _) = pool.map(lambda core: one(core=core), range(2))
+    return (first + second) / 2, fingerprint
+
+
+def exchange_seconds(folder: Path, hosts: tuple[str, ...] = ()) -> dict[int, float]:
     """Seconds in which two processes give each other arrays of so many floats."""
-    first, second = start([str(Path(__file__)), "--exchange"], 2, folder)
+    first, second = start([str(Path(__file__)), "--exchange"], 2, folder, hosts)
     said, _ = first.communicate()
     second.communicate()
     return {int(size): seconds for size, seconds in json.loads(said.splitlines()[-1]).items()}
@@ -174,7 +188,7 @@ def exchange(arguments: argparse.Namespace) -> None:
                 began = time.perf_counter()
                 jax.block_until_ready(run(*given))
                 times.append((time.perf_counter() - began) / TURNS)
-            seconds.append(statistics.median(times[2:]))
+            seconds.append(statistics.mean(times[2:]))  # with those that had to wait for a lost packet
         found[size] = seconds[1] - seconds[0]
     print(json.dumps(found))
 
@@ -193,13 +207,14 @@ def main() -> None:
         return
     rounds, epochs = (1, 1) if arguments.quick else (arguments.rounds, 2)
     steps: dict[str, list[float]] = {name: [] for name in RUNS}
-    exchanges: dict[int, list[float]] = {SHORT: [], LONG: []}
+    exchanges: dict[str, list[dict[int, float]]] = {"": []}  # of each wire, "" being none
     fingerprints: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
-        task = progress.add_task("rounds", total=rounds * (len(RUNS) + len(AWAY) + 1))
+        task = progress.add_task("rounds", total=rounds * (len(RUNS) + 2 * len(AWAY) + 1))
         for turn in range(rounds):
             for name in random.Random(turn).sample(list(RUNS), len(RUNS)):
-                seconds, fingerprints[name] = step_seconds(*RUNS[name], Path(folder), epochs)
+                timed = beside_another if name.startswith("beside") else step_seconds
+                seconds, fingerprints[name] = timed(*RUNS[name], Path(folder), epochs)
                 steps[name].append(seconds)
                 progress.advance(task)
             for name, (delay, loss) in AWAY.items():
@@ -207,27 +222,24 @@ def main() -> None:
                     if hosts:
                         seconds, fingerprints[name] = step_seconds(2, 128, Path(folder), 1, hosts)
                         steps.setdefault(name, []).append(seconds)
-                progress.advance(task)
-            for size, seconds in exchange_seconds(Path(folder)).items():
-                exchanges[size].append(seconds)
+                        exchanges.setdefault(name, []).append(exchange_seconds(Path(folder), hosts))
+                progress.advance(task, 2)
+            exchanges[""].append(exchange_seconds(Path(folder)))
             progress.advance(task)
-    whole, half = (statistics.median(steps[name]) for name in list(RUNS)[:2])
-    short, long = (statistics.median(exchanges[size]) for size in (SHORT, LONG))
-    rate = 4 * (LONG - SHORT) / (long - short)
-    constants = {
-        "fixed": 2 * half - whole,
-        "each": (whole - half) / 64,
-        "latency": short - 4 * SHORT / rate,
-        "rate": rate,
-        "groups": 4,
-    }
+    whole, half = (statistics.median(steps[name]) for name in list(RUNS)[2:4])
+    fixed, each = line((64, half), (128, whole))
+    constants = {}
+    for name, found in exchanges.items():
+        short, long = (statistics.median(one[size] for one in found) for size in (SHORT, LONG))
+        latency, a_byte = line((4 * SHORT, short), (4 * LONG, long))
+        constants[name] = {"fixed": fixed, "each": each, "latency": latency, "rate": 1 / a_byte}
     runs: list[dict[str, Any]] = [
         {
             "name": name,
             "processes": RUNS.get(name, RUNS["strong"])[0],
             "batch_size": RUNS.get(name, RUNS["strong"])[1],
             "step_seconds": summary(values),
-            "model_seconds": prediction(name, constants),
+            "model_seconds": prediction(name, constants.get(name, constants[""])),
             "fingerprint": fingerprints[name],
         }
         for name, values in steps.items()

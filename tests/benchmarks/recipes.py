@@ -106,7 +106,7 @@ def train_together(name: str, folder: Path, archives: str) -> list[dict[str, Any
         f"    config.sweep.confirm_seeds = config.sweep.population = {SEEDS[name]}\n"
         "    return config\n"
     )
-    if not (workdir / "best.json").exists():
+    if not (workdir / sweep_folder.BEST).exists():
         more = [f"--config.dataset.archives={archives}"] if archives else []
         command = [sys.executable, "-m", "mmids_cnn.main", f"--config={experiment}", *more]
         command += [f"--workdir={workdir}", "--config.report=False", "--progress=plain"]
@@ -114,11 +114,13 @@ def train_together(name: str, folder: Path, archives: str) -> list[dict[str, Any
     for one in sweep_folder.confirmed(workdir):
         if other := compare.different(one, wanted(name, one.seed, archives)):
             raise RunError(f"{workdir}: expected {name}.py, found other {', '.join(other)}; remove it")
-    best, made = (json.loads((workdir / file).read_text()) for file in ("best.json", "provenance.json"))
+    best, made = (
+        json.loads((workdir / file).read_text()) for file in (sweep_folder.BEST, run_folder.PROVENANCE)
+    )
     where = {
         "device": made["device"]["platform"],
         "kind": made["device"]["kind"],
-        "date": datetime.date.fromtimestamp((workdir / "best.json").stat().st_mtime).isoformat(),
+        "date": datetime.date.fromtimestamp((workdir / sweep_folder.BEST).stat().st_mtime).isoformat(),
         **{key: made[key] for key in ("python", "packages", "git_commit", "git_dirty")},
     }
     seeds = best["confirmed"]["winner"]["seeds"]
@@ -128,7 +130,7 @@ def train_together(name: str, folder: Path, archives: str) -> list[dict[str, Any
 def ensembles(folder: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The accuracy of `MEMBERS` networks of `record.py` at a time, none of them in two ensembles."""
     sweep, found = folder / "record", []
-    folders = [sweep] if (sweep / "best.json").exists() else [sweep / str(run["seed"]) for run in runs]
+    folders = [sweep] if (sweep / sweep_folder.BEST).exists() else [sweep / str(run["seed"]) for run in runs]
     dataset = data.load(config.resolve(experiment_file.load("record")).dataset)
     there = [one for path in folders for one in members.load(path, dataset, "newest", print)]
     test, names = dataset.splits["test"], ("loss", "accuracy")

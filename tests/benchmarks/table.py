@@ -154,14 +154,19 @@ def scaling_rows(record: Mapping) -> Rows:
 
 def processes_rows(record: Mapping) -> Rows:
     """How training goes faster with processes: measured, modelled, and forecast for other machines."""
-    machine, c = record["machine"], record["constants"]
+    machine, c = record["machine"], record["constants"][""]
+    wires = "".join(
+        f"; {name.partition(', ')[2]} {_digits(1e6 * one['latency'])} µs, {_digits(one['rate'] / 1e9)} GB/s"
+        for name, one in record["constants"].items()
+        if name
+    )
     caption = (
         f"Processes of one core, {machine['cpu']}, {machine['date']}: milliseconds of a step of `base.py`, "
         f"medians of {record['settings']['rounds']} interleaved rounds (lowest–highest). The model: "
         f"{_digits(1e6 * c['fixed'])} µs + {_digits(1e6 * c['each'])} µs an image of a process + "
-        f"{_digits(1e6 * c['latency'])} µs an exchange + its bytes at {_digits(c['rate'] / 1e9)} GB/s. GPUs "
-        "are a forecast: a step of one as timed on an H200, exchanges of 20 µs at 200 GB/s inside a machine "
-        "and of 100 µs at 10 GB/s between machines, which are assumed."
+        f"{_digits(1e6 * c['latency'])} µs an exchange + its bytes at {_digits(c['rate'] / 1e9)} "
+        f"GB/s{wires}. GPUs are a forecast: a step of one as timed on an H200, exchanges of 20 µs at 200 "
+        "GB/s inside a machine and of 100 µs at 10 GB/s between machines, which are assumed."
     )
     header = ["", "processes", "batch", "a step, ms", "model, ms", "error", "images a second"]
     rows = []

@@ -31,6 +31,12 @@ def as_devices() -> None:
     os.environ[_NAME] = found
 
 
+def devices() -> int:
+    """How many devices JAX is to make of the CPU."""
+    found = os.environ.get(_NAME, "")
+    return int(found) if found.isdecimal() else 1
+
+
 def fix_threads() -> None:
     """Lets XLA use as many threads on any machine, for batches that are not cut.
 

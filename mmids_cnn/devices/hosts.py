@@ -1,9 +1,9 @@
 """Several processes, on one machine or many, that train one model: how they meet, and who tells what to whom.
 
 Process 0 leads: it alone decides, prints and writes, and tells the others step by step what to compute with
-it. All that passes between them but arrays goes through the store of names and values that JAX's coordinating
-service keeps, in process 0. That all of them are there is seen to by `watch`. Nothing here imports JAX before
-`join`.
+it. Once they have met (`meeting`), all that passes between them but arrays goes through the store of names
+and values that JAX's coordinating service keeps, in process 0. That all of them are there is seen to by
+`watch`. Nothing here imports JAX before `join`.
 """
 
 import atexit
@@ -18,12 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmids_cnn.devices import relay, watch
+from mmids_cnn.devices import cores, meeting, relay, watch
 from mmids_cnn.devices.watch import End as End
 from mmids_cnn.errors import ConfigError, DeviceError
-
-MEETING = 300.0
-"""Seconds in which all processes have to come."""
 
 # How many processes were started, and what only one of these has; a batch script of Slurm is no task.
 _CLUSTERS = {"SLURM_NTASKS": "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
@@ -80,6 +77,10 @@ def _in_cluster() -> bool:
 
 def _port(address: str) -> int:
     return int(address.rpartition(":")[2])
+
+
+def _address(coordinator: str) -> tuple[str, int]:
+    return coordinator.rpartition(":")[0].strip("[]"), _port(coordinator)
 
 
 class _Store:
@@ -149,40 +150,44 @@ class _Member:
         atexit.register(_exit, end.status)
 
 
-def _meet(group: Group, gone: Callable[[], None]) -> _Store:
-    """Waits until all processes of a group are there; `gone` is called once process 0 is not any more."""
+def _meet(group: Group, lost: Callable[[str, int], None], gone: Callable[[], None]) -> _Store:
+    """Waits until all processes of a group are there.
+
+    Args:
+      group: the processes.
+      lost: called where this process is to end, as another one did before all had begun.
+      gone: called once process 0 is not there any more.
+    """
+    global _meeting
     import jax
     from jax._src import distributed  # the store is nowhere public
 
-    host, port = group.coordinator.rpartition(":")[0].strip("[]"), _port(group.coordinator)
-    address = group.coordinator
-    if group.process:
-        try:
-            relay.connect((host, port), MEETING).close()
-        except OSError as error:
-            raise DeviceError(
-                f"--coordinator: expected process 0 at {group.coordinator} within {MEETING:g} s, found "
-                f"none ({error.strerror or error}); start it, or change the address"
-            ) from error
-        address = f"127.0.0.1:{relay.start((host, port), gone)}"
+    host, port, devices = *_address(group.coordinator), cores.devices()
+    if group.process == 0:
+        _meeting = meeting.Host((host, port), group.processes, devices, lost)
+    else:
+        _meeting = meeting.Guest((host, port), group.process, group.processes, devices, lost)
+    met = _meeting.meet()
     # JAX's own watch over the processes is slower than ours, and ends them with a stack trace; its way with
     # SIGTERM would be beside ours.
     jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_num_cpu_devices", met.devices)  # equally many, as JAX's exchanges want them
     try:
         jax.distributed.initialize(
-            address,
+            f"127.0.0.1:{relay.start((host, met.port), gone) if group.process else met.port}",
             group.processes,
             group.process,
             cluster_detection_method="deactivate",
-            initialization_timeout=int(MEETING),
+            initialization_timeout=int(meeting.SECONDS),
             heartbeat_timeout_seconds=1000,
         )
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DeviceError(
-            f"--coordinator: expected {group.processes} processes that meet at {group.coordinator} "
-            f"within {MEETING:g} s, found: {reason}; start them all, or change the address"
+            f"--coordinator: expected {group.processes} processes that meet at {group.coordinator}, found: "
+            f"{reason}; start them all, or change the address"
         ) from error
+    _meeting.begun()
     return _Store(distributed.global_state.client)
 
 
@@ -193,6 +198,7 @@ def _exit(status: int) -> None:
     os._exit(status)
 
 
+_meeting: meeting.Host | meeting.Guest | None = None
 _here: _Member | None = None
 
 
@@ -230,7 +236,7 @@ def join(group: Group, requested: Callable[[], int | None], lost: Callable[[str,
     """
     global _here
     others = watch.Watch(group.process, group.processes, requested, lost)
-    store = _meet(group, others.gone)
+    store = _meet(group, lost, others.gone)
     others.start(store)
     _here = _Member(group, store, others)
 
@@ -273,6 +279,8 @@ def leave(end: End) -> None:
     """Takes leave of the other processes: process 0 says how it ended, another one why it has to."""
     if _here:
         _here.leave(end)
+    elif _meeting:  # not all have begun
+        _meeting.leave(*end)
 
 
 def same(tree: Any) -> Any:

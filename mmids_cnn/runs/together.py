@@ -12,7 +12,7 @@ from mmids_cnn import config as config_lib
 from mmids_cnn import data, loop
 from mmids_cnn.console import command, signals
 from mmids_cnn.console.terminal import Terminal, counted
-from mmids_cnn.devices import device, hosts, programs
+from mmids_cnn.devices import device, hosts, meeting, programs
 from mmids_cnn.errors import ConfigError, FaultError, UserError
 from mmids_cnn.runs import provenance
 from mmids_cnn.settings import schema
@@ -43,9 +43,9 @@ def joined(group: hosts.Group, terminal: Terminal) -> Iterator[bool]:
     late.daemon = True
     if group.process:
         late.start()
+    signals.last_words(lambda error: hosts.leave(hosts.End(error.exit_status, str(error))))
     hosts.join(group, signals.requested, _end)
     late.cancel()
-    signals.last_words(lambda error: hosts.leave(hosts.End(error.exit_status, str(error))))
     if not hosts.leads():  # a signal is for process 0 to see to, which needs its own time
         signals.defer(_GRACE_SECONDS)
     try:
@@ -113,7 +113,7 @@ def _facts(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[str
     facts: dict[str, Any] = {
         "data": dataset.fingerprint[:16],
         "code": programs.digest_of_sources()[:16],
-        "device": {k: v for k, v in device.found().items() if k in ("platform", "kind")},
+        "device": {k: v for k, v in device.found().items() if k != "cores"},
         "packages": provenance.versions(),
         "jax": provenance.settings(),
         "source of": {
@@ -130,7 +130,7 @@ def _facts(experiment: config_lib.Experiment, dataset: data.Dataset) -> dict[str
 def _waits(group: hosts.Group) -> str:
     return (
         f"process {group.process} waits for process 0 at {group.coordinator}, and for all of "
-        f"{group.processes}; up to {hosts.MEETING:g} s"
+        f"{group.processes}; up to {meeting.SECONDS:g} s"
     )
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,84 @@ def test_a_process_says_that_it_waits_for_the_first(place: Place) -> None:
     processes.until(alone, lambda: place.output("run.1")[1] == said)
     alone.send_signal(signal.SIGTERM)
     assert alone.wait(timeout=SECONDS) == 128 + signal.SIGTERM
+
+
+def several(place: Place, count: int) -> Group:
+    """Starts the first `count` processes of a group of one more."""
+    coordinator = f"127.0.0.1:{processes.free_port()}"
+    started = []
+    for process in range(count):
+        flags = (f"--coordinator={coordinator}", f"--processes={count + 1}", f"--process={process}")
+        started.append(place.start(f"run.{process}", *flags, "--workdir=run"))
+    processes.until(started[0], lambda: "waiting at" in place.output("run.0")[0])
+    return Group(place, "run", started)
+
+
+def test_a_signal_before_all_have_met_ends_all(place: Place) -> None:
+    group = several(place, 2)
+    processes.until(group[1], lambda: "process 1 waits" in place.output("run.1")[1])
+    group[1].send_signal(signal.SIGTERM)
+    said = "stopped by SIGTERM: nothing was left to save; give the same command again\n"
+    for one in group.wait(SECONDS):
+        assert one.status == 143 and one.err.endswith(said) and "rror" not in one.err, one
+
+
+def test_a_process_that_ends_before_all_have_met_ends_all(place: Place) -> None:
+    group = several(place, 2)
+    processes.until(group[1], lambda: "process 1 waits" in place.output("run.1")[1])
+    group[1].kill()
+    first = group.wait(SECONDS)[0]
+    assert first.status == 1
+    assert first.err == (
+        "error: process 1: expected that it begins with all others, found that it has ended; give all "
+        "processes the same command again\n"
+    )
+
+
+def test_another_number_of_processes_is_refused(place: Place) -> None:
+    each = ((), ("--processes=3",))
+    ended = together.start(place, "run", 2, each=each).wait(SECONDS)
+    said = (
+        "error: --processes: expected the same number for all, got 2 for process 0 and 3 for process 1; "
+        "change it\n"
+    )
+    assert [(one.status, one.err) for one in ended] == [(2, said)] * 2
+
+
+def test_a_process_that_is_started_twice_is_refused(place: Place) -> None:
+    coordinator = f"127.0.0.1:{processes.free_port()}"
+    group = together.start(place, "run", 2, *LONG, coordinator=coordinator)
+    processes.until(group[1], lambda: bool(processes.steps(group.workdir)))
+    flags = (f"--coordinator={coordinator}", "--processes=2", "--process=1", "--workdir=run")
+    again = place.start("again", *LONG, *flags)
+    assert again.wait(timeout=SECONDS) == 2
+    assert place.output("again")[1] == (
+        "error: --process: expected one that is awaited, got 1 where all are there already; end that run\n"
+    )
+    before = len(processes.steps(group.workdir))
+    processes.until(group[0], lambda: len(processes.steps(group.workdir)) != before or before >= 3)
+    group[0].send_signal(signal.SIGTERM)
+    assert [one.status for one in group.wait()] == [143, 143]
+
+
+def test_a_coordinator_whose_port_is_taken(place: Place) -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        group = together.start(place, "run", 2, coordinator=f"127.0.0.1:{port}")
+        first, second = group.wait(SECONDS)
+    assert (first.status, first.err.count("\n")) == (2, 1)
+    assert first.err.startswith("error: --coordinator: expected a free port of this machine"), first.err
+    assert second.status == 2
+    assert "found somebody who does not answer as it does" in second.err
+
+
+def test_processes_with_different_numbers_of_devices(place: Place, unbroken: Path) -> None:
+    coordinator, started = f"127.0.0.1:{processes.free_port()}", []
+    for process, devices in enumerate("12"):
+        flags = (f"--coordinator={coordinator}", "--processes=2", f"--process={process}", "--workdir=run")
+        started.append(place.start(f"run.{process}", *flags, JAX_NUM_CPU_DEVICES=devices))
+    together.succeeded(Group(place, "run", started).wait())
+    assert processes.bits(place.work / "run") == processes.bits(unbroken)
 
 
 def test_a_stopped_run_goes_on_with_any_number_of_processes(place: Place, unbroken: Path) -> None:

@@ -60,9 +60,9 @@ bench: setup ## time this project beside PyTorch, Keras and plain Flax (makes .v
 	$(BIN)/python tests/benchmarks/saving.py
 	$(BIN)/python tests/benchmarks/table.py
 
-bench-gpu: setup ## time training on a GPU (PART 1,2,3; BUDGET 540 s), without one the same in small
-	$(BIN)/python tests/benchmarks/gpu.py --part=$${PART:-1,2,3} --budget=$${BUDGET:-540}
-	$(BIN)/python tests/benchmarks/table.py
+bench-gpu: $(if $(GPU_PYTHON),,setup) ## time training on a GPU (PART, BUDGET s; GPU_PYTHON with its own JAX), else in small
+	$(or $(GPU_PYTHON),$(BIN)/python) tests/benchmarks/gpu.py --part=$${PART:-1,2,3} --budget=$${BUDGET:-540}
+	$(or $(GPU_PYTHON),$(BIN)/python) tests/benchmarks/table.py
 
 gpu-program: setup ## compile for an H100 without one, and count what a step launches
 	$(BIN)/python tests/benchmarks/programs.py gpu

@@ -52,7 +52,7 @@ def around(config: ConfigDict) -> ConfigDict:
 
     config.sweep.storage = ""  # Optuna's record: "" is a file in the run folder; or postgresql://host/name
     config.sweep.executor = "local"  # "local" in this process, "ray" on the cluster at RAY_ADDRESS
-    config.sweep.populations_per_device = 1  # with "ray": that share a device and its memory; >= 1
+    config.sweep.populations_per_device = 1  # with "ray": that share a GPU; 0: one has all of a node
     return config
 
 

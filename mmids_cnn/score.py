@@ -15,7 +15,8 @@ from mmids_cnn import data, model, sums
 from mmids_cnn.devices import blocks, members, programs
 
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
-_BLOCK_EXAMPLES = 1000  # scored by a call, before it is asked whether to stop
+_BLOCK_EXAMPLES = 1000  # scored by a call on a CPU, before it is asked whether to stop
+_BLOCKS = 64  # of them at once on an accelerator, which would wait for the host in between
 
 
 def add_slices(
@@ -117,7 +118,9 @@ class Scorer:
 
     def _score(self, name: str, variables: model.Variables, stop: Callable[[], bool]) -> sums.Sums | None:
         size, count, zero = self._size[name], len(self._splits[name].labels), self._zero()
-        per_block = max(1, _BLOCK_EXAMPLES // size)
+        resident = isinstance(self._splits[name].images, jax.Array)
+        blocks_at_once = _BLOCKS if resident and jax.default_backend() != "cpu" else 1
+        per_block = max(1, _BLOCK_EXAMPLES // size) * blocks_at_once
 
         def block(counted: int) -> sums.Sums | None:
             if stop():

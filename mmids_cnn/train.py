@@ -177,11 +177,17 @@ def _require_usable(program: Program, image_shape: tuple[int, ...]) -> None:
 RESIDENT_BYTES = 2**30  # of training images: what is larger stays on the host, unless it is asked for
 
 
+# Numbers that an accelerator keeps for each one that a layer puts out, at least: Winograd's products, 16 for
+# the four pixels of which pooling leaves one. Populations of 16 and 64 of `base.py` took 10 in all, one model
+# 15 (an H200, tests/benchmarks/records/gpu.json).
+_WORKING = 10
+
+
 def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, members: int = 1) -> int:
     """Bytes of a device that training takes at least.
 
     That is data, states, a gradient for each group of examples, and what layers put out for those that are
-    computed side by side: of a CPU by its cores, else by each device.
+    computed side by side: of a CPU by its cores; else by each device, for each member, by scoring too.
 
     Args:
       experiment: what is to be trained.
@@ -197,16 +203,20 @@ def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, mem
     state = _init(None).eval_shape(optimizer.hyperparams(experiment), made, dataset.image_shape)
     rows = model.table(made.network, dataset.image_shape)
     cut, size = made.cut, batch_size(experiment, dataset.splits["train"])
-    at_once = -(-size // (cut.groups * cut.slices))
+    at_once, side_by_side = -(-size // (cut.groups * cut.slices)), 1
     if jax.default_backend() == "cpu":
         at_once *= max(1, cut.devices // jax.process_count())
-    gradients = cut.groups * sum(row.parameters for row in rows)
-    activations = at_once * sum(math.prod(row.output_shape) for row in rows)
+    else:
+        side_by_side = -(-members // members_lib.sharing(members))
+        at_once = _WORKING * max(at_once, experiment.eval.batch_size)
+    gradients = side_by_side * cut.groups * sum(row.parameters for row in rows)
+    activations = side_by_side * at_once * sum(math.prod(row.output_shape) for row in rows)
     states = members * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     needed = images * resident + states + 4 * (gradients + activations)
     if there is not None and needed > there:
         leaves = [*(f"model.{name}" for name in experiment.model.fields), "batch_size"]
         leaves += ["sweep.population"] if members > 1 else []
+        leaves += ["eval.batch_size"] if jax.default_backend() != "cpu" else []
         if 2 * images * resident > needed:
             raise ConfigError(
                 f"config.dataset.placement: expected data that fit into {there / 1e9:,.1f} GB of memory, got "

@@ -84,7 +84,10 @@ def run(
             traceback.print_exc()
         what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in what:  # NumPy's, XLA's
-            smaller = "lower the sizes in --config.model, or --config.batch_size"
+            smaller = (
+                "lower the sizes in --config.model, --config.batch_size, --config.eval.batch_size or "
+                "--config.sweep.population"
+            )
             what = what.partition(": ")[2] or "no more"
             sys.exit(complain(f"memory: expected as much as was asked for, found {what}; {smaller}", 1))
         if Path(traceback.extract_tb(error.__traceback__)[-1].filename).match("jax/_src/config.py"):

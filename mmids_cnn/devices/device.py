@@ -25,10 +25,12 @@ def found() -> dict[str, Any]:
         devices = jax.local_devices()
     except Exception as error:  # RuntimeError, or AssertionError for some platforms
         wanted = os.environ.get("JAX_PLATFORMS", "")
-        reason = (str(error).strip() or "no device").splitlines()[0]
+        reason = (str(error).strip() or "JAX has none").splitlines()[0]
+        driver = "and an NVIDIA driver" if shutil.which("nvidia-smi") else "and no NVIDIA driver"
         raise DeviceError(
-            f"device: expected {wanted!r}, as --device or JAX_PLATFORMS says, found: {reason}; leave it out, "
-            "or install the matching extra (mmids_cnn[cuda12], [cuda13] or [tpu])"
+            f"--device: expected {wanted.replace('cuda', 'gpu')} (or as JAX_PLATFORMS says), found the CPU "
+            f"{_cpu_model()} {driver} ({reason}); leave it out, or install the matching extra "
+            "(mmids_cnn[cuda12], [cuda13] or [tpu])"
         ) from error
     facts: dict[str, Any] = {
         "platform": devices[0].platform,
@@ -65,6 +67,13 @@ def describe(facts: dict[str, Any]) -> str:
     if facts["platform"] == "cpu" and shutil.which("nvidia-smi"):
         line += "; an NVIDIA GPU is here too: install mmids_cnn[cuda13] (or [cuda12]) to use it"
     return line
+
+
+def describe_memory(needed: int) -> str:
+    """One line about the bytes that training takes at least, and those that are there."""
+    there = memory()
+    of = f" of {there / 1e9:,.1f} GB" if there else ""
+    return f"memory: training takes {needed / 1e9:,.2f} GB{of} at least"
 
 
 def _cpu_model() -> str:

@@ -26,7 +26,7 @@ def connected(populations_per_device: int, roots: Sequence[Path]) -> Iterator[Ex
     To be entered before JAX is used: Ray forks, and its driver leaves accelerators to the workers.
 
     Args:
-      populations_per_device: how many share a GPU, or the cores of a node where there is no GPU.
+      populations_per_device: as of `share`.
       roots: folders that the workers import from too.
 
     Raises:
@@ -85,7 +85,8 @@ def share(
 
     Args:
       nodes: the resources of each node, as Ray counts them.
-      populations_per_device: how many share a GPU, or the cores of a node where there is no GPU.
+      populations_per_device: how many share a GPU, or the cores of a node where there is no GPU; with 0 one
+        has all GPUs of a node, whose members are shared out among them.
       environment: of this process; settings of JAX are passed on.
 
     Returns:
@@ -96,8 +97,13 @@ def share(
         variables.pop("JAX_PLATFORMS", None)  # this process may well keep to its CPU
         if populations_per_device > 1:
             variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / populations_per_device:.3f}"
-        return {"num_gpus": 1 / populations_per_device, "num_cpus": 0}, variables
-    cores = max(1, int(min(node["CPU"] for node in nodes if node.get("CPU"))) // populations_per_device)
+        whole = min(node["GPU"] for node in nodes if node.get("GPU"))
+        return {
+            "num_gpus": 1 / populations_per_device if populations_per_device else whole,
+            "num_cpus": 0,
+        }, variables
+    of_a_node = int(min(node["CPU"] for node in nodes if node.get("CPU")))
+    cores = max(1, of_a_node // max(1, populations_per_device))
     return {"num_cpus": cores}, variables | {"JAX_NUM_CPU_DEVICES": str(cores)}
 
 

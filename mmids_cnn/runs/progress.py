@@ -22,7 +22,7 @@ def introduce(
     terminal.close()
     network = train.make_network(experiment, dataset)
     found = device.found()
-    needed, there = train.require_memory(experiment, dataset), device.memory()
+    needed = train.require_memory(experiment, dataset)
     together = f"; {hosts.count()} processes train together" if hosts.count() > 1 else ""
     terminal.note(device.describe(found) + together)
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
@@ -31,8 +31,7 @@ def introduce(
         f"data: {dataset.name}, {sizes}, {height}x{width}x{channels}, {dataset.num_classes} classes, "
         f"fingerprint {dataset.fingerprint[:16]}"
     )
-    of = f" of {there / 1e9:,.1f} GB" if there else ""
-    terminal.note(f"memory: training takes {needed / 1e9:,.2f} GB{of} at least")
+    terminal.note(device.describe_memory(needed))
     rows = model.table(network, dataset.image_shape)
     total = sum(row.parameters for row in rows)
     shown = [(row.name, "x".join(map(str, row.output_shape)), f"{row.parameters:,}") for row in rows]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from mmids_cnn.errors import FaultError, RunError
@@ -148,7 +147,9 @@ class Saver:
 
         A checkpoint of that step is replaced, and is not there for a moment.
         """
-        tree = jax.tree.map(np.asarray, tree)  # what Orbax copies before it returns, as its memory is reused
+        tree = jax.device_get(
+            tree
+        )  # all leaves at once: what Orbax copies before it returns, as its memory is reused
         if score > self.best.score:
             self.best = Best(score, step)
         content = {

@@ -45,7 +45,7 @@ class Sweep:
         lambda value: value == "" or "://" in value,
     )
     executor: str = one_of("local", "ray", changes_result=False)
-    populations_per_device: int = leaf("an integer >= 1", lambda value: value >= 1, changes_result=False)
+    populations_per_device: int = leaf("an integer >= 0", lambda value: value >= 0, changes_result=False)
 
 
 @dataclasses.dataclass(frozen=True)

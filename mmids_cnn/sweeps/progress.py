@@ -42,15 +42,18 @@ def introduce(plan: Plan, dataset: data.Dataset, workdir: Path, terminal: Termin
     same_shapes = all(axis.leaf in config_lib.TRACED for axis in plan.axes)
     members = min(plan.sweep.population, plan.sweep.seeds * (plan.trials if same_shapes else 1))
     notes: dict[str, None] = {}  # each once, in their order
+    needed = 0
     for settings in plan.borders():
         member = plan.member(settings, plan.experiment.seed)
         population.shared(member, dataset)
         if plan.sweep.executor == "local":
-            train.require_memory(member, dataset, members)
+            needed = max(needed, train.require_memory(member, dataset, members))
         notes |= dict.fromkeys(train.notes(member, dataset))
     if plan.sweep.search == "tpe" and plan.sweep.batch >= plan.trials:
         few = f"for {plan.trials} trials: tpe suggests all of them before it has seen a result"
         notes[f"config.sweep.batch is {plan.sweep.batch}, {few}"] = None
+    if needed:
+        terminal.note(device.describe_memory(needed))
     rows = [(axis.leaf, axis.text) for axis in plan.axes]
     terminal.table("", ("setting", "space"), rows or [("none", "the experiment as it is")])
     sweep = plan.sweep

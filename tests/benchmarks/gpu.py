@@ -6,7 +6,7 @@
 Each point is a process of its own, as XLA reads its flags once; the next ones import and trace meanwhile. The
 record is written after every point, and what no longer fits into the budget is left out. Without a GPU a few
 points are run in small, to a file of their own, so that it can be tried anywhere. A plain checkout is enough:
-it needs JAX, Flax and Optax of any version, but neither TFDS nor ml_collections.
+it needs JAX, Flax, Optax and jaxtyping of any version, but neither TFDS nor ml_collections.
 """
 
 import argparse
@@ -330,7 +330,7 @@ def start(point: Point, small: bool, errors: Path) -> subprocess.Popen[str]:
         **os.environ,
         "XLA_FLAGS": "" if small else FLAGS[point.flags],
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))),
     }
     if point.what == "parity" and not small:
         environment["JAX_PLATFORMS"] = "cuda,cpu"

@@ -61,6 +61,8 @@ CPU = {"XLA_FLAGS": "x", "JAX_PLATFORMS": "cpu"}
             {"num_gpus": 1 / 3, "num_cpus": 0},
             {"XLA_FLAGS": "x", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.300"},
         ),
+        ([{"GPU": 8, "CPU": 64}], 0, {"num_gpus": 8, "num_cpus": 0}, {"XLA_FLAGS": "x"}),
+        ([{"CPU": 2}], 0, {"num_cpus": 2}, CPU | {"JAX_NUM_CPU_DEVICES": "2"}),
         ([{}, {"CPU": 8}, {"CPU": 4}], 1, {"num_cpus": 4}, CPU | {"JAX_NUM_CPU_DEVICES": "4"}),
         ([{"CPU": 4}], 2, {"num_cpus": 2}, CPU | {"JAX_NUM_CPU_DEVICES": "2"}),
         ([{"CPU": 2}], 5, {"num_cpus": 1}, CPU | {"JAX_NUM_CPU_DEVICES": "1"}),

@@ -36,19 +36,19 @@ def get_config():
 
 
 @pytest.mark.parametrize(
-    ("count", "devices", "overrides"),
+    ("count", "devices", "alone_devices", "overrides"),
     [
-        (2, 1, ("--config.dataset.placement=streamed",)),
-        (2, 2, torture.EVERYTHING.arguments),
-        (4, 1, ()),
-        (4, 2, ("--config.train.groups=16",)),
+        (2, 1, 8, ("--config.dataset.placement=streamed",)),
+        (2, 2, 1, torture.EVERYTHING.arguments),
+        (4, 1, 4, torture.EVERYTHING.arguments),
+        (4, 2, 2, ("--config.train.groups=16",)),
     ],
 )
 def test_bits_are_those_of_one_process(
-    place: Place, count: int, devices: int, overrides: tuple[str, ...]
+    place: Place, count: int, devices: int, alone_devices: int, overrides: tuple[str, ...]
 ) -> None:
     overrides = (*overrides, BATCH)
-    alone = place.run("alone", *overrides)
+    alone = place.run("alone", *overrides, JAX_NUM_CPU_DEVICES=str(alone_devices))
     assert alone.returncode == 0, alone.stderr
     ended = together.run(place, "group", count, *overrides, JAX_NUM_CPU_DEVICES=str(devices))
     together.succeeded(ended)

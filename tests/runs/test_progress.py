@@ -1,16 +1,22 @@
 """What is said before a run or a sweep begins."""
 
+import json
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from mmids_cnn import data
+from experiments import base
+from mmids_cnn import config as config_lib
+from mmids_cnn import data, train
 from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.devices import members as members_lib
 from mmids_cnn.errors import ConfigError
 from mmids_cnn.runs import progress
 from mmids_cnn.sweeps import progress as sweep_progress
 from tests.support import sweeping
-from tests.support.suite import Vary
+from tests.support.suite import ROOT, Vary
 
 BATCH = "note: config.batch_size is {}; each step takes all {} training examples"
 PRECISION = "note: config.train.precision is {}; a CPU computes in float32 all the same"
@@ -65,3 +71,27 @@ def test_trials_that_are_trained_together_fill_the_memory_together(
         sweep_progress.introduce(together, small, Path("sweep"), Terminal("none"))
     few = many | {"sweep__seeds": 10, "sweep__space__model__channels": "choice((1,), (2,))"}
     sweep_progress.introduce(sweeping.make(tmp_path, **few), small, Path("sweep"), Terminal("none"))
+
+
+POINTS = json.loads((ROOT / "tests" / "benchmarks" / "records" / "gpu.json").read_text())["points"]
+
+
+@pytest.mark.parametrize("members", [1, 16, 64])
+def test_memory_of_a_gpu_is_foreseen(members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From two thirds of what was measured there to all of it, as what is said is the least."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(members_lib, "sharing", lambda members: 1)  # one GPU
+    experiment = config_lib.resolve(base.get_config())
+    splits = {
+        name: data.Split(np.zeros((count, 28, 28, 1), np.uint8), np.zeros(count, np.int32))
+        for name, count in (("train", 60_000), ("test", 10_000))
+    }
+    found = train.require_memory(experiment, data.Dataset("mnist", splits, 10, ""), members)
+    measured = {
+        point["peak_bytes"]
+        for point in POINTS
+        if point.get("peak_bytes") and point["form"] == "tiles" and point["experiment"] == "base"
+        if point["members"] == members
+    }
+    assert measured
+    assert all(0.66 * peak <= found <= peak for peak in measured), (found, measured)

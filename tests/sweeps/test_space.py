@@ -97,7 +97,7 @@ BAD = [
     ("sweep.storage", "postgresql://me:secret@host/name", "expected an address without a password"),
     ("sweep.storage", "postgresql://host/name?user=me&password=secret", "PGPASSWORD or ~/.pgpass"),
     ("sweep.executor", "slurm", "expected one of 'local', 'ray'"),
-    ("sweep.populations_per_device", 0, "expected an integer >= 1"),
+    ("sweep.populations_per_device", -1, "expected an integer >= 0"),
     ("sweep.confirm_seeds", -1, "expected an integer >= 0"),
     ("sweep.speed", 1, "unknown"),
     ("seed", 2**32 - 3, "below 2**32"),  # of two seeds to choose by and two to confirm the last is too large

@@ -1,4 +1,4 @@
-"""How processes meet before they begin with JAX: each comes to process 0, says who it is.
+"""How processes meet before they begin with JAX: each comes to process 0 and says who it is.
 
 JAX's coordinating service ends processes by `abort`, with a stack trace, where one comes that it does not
 expect: one of another number, or one that was started a second time. So it listens at a port that only those
@@ -40,6 +40,11 @@ class _Wire:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        # A host that is cut off closes nothing: half a minute without an answer is an end, too.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def send(self, **message: Any) -> None:
         """Sends a message, unless the other end is gone: `messages` tells of that."""

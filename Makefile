@@ -83,6 +83,7 @@ sweeps: setup ## time populations beside single runs; run experiments/lr_sweep.p
 	$(BIN)/python tests/benchmarks/table.py
 
 recipes: setup ## train the recipes over their seeds (FASHION: folder of Fashion-MNIST), time networks; a day
+	$(if $(POPULATION),$(BIN)/python tests/benchmarks/recipes.py --only=$(POPULATION) --population)
 	$(BIN)/python tests/benchmarks/recipes.py $${FASHION:+--fashion=$$FASHION}
 	$(BIN)/python tests/benchmarks/networks.py
 	$(BIN)/python tests/benchmarks/table.py

@@ -1,16 +1,15 @@
 """A search around the settings of `fashion.py`, by 10,000 images held out of the training split.
 
-Its figures so far, each tried by itself. Eight epochs of the mean over pixels: 93.24 % with no shift and no
-cutout, 92.65 % with 1 and 8 pixels of them, as clothes fill their images. Every pixel instead of the mean:
-93.71 and 93.66 beside 93.19 and 93.40 (two seeds). Sixteen epochs of every pixel, one seed each: 94.07, with
-dropout 94.11, with a cutout of 6 pixels 94.02, which one seed cannot tell apart.
+Figures before it, each tried by itself and not recorded. Eight epochs of the mean over pixels: 93.24 % with
+no shift and no cutout, 92.65 % with 1 and 8 pixels of them, as clothes fill their images. Every pixel
+instead of the mean: 93.71 and 93.66 beside 93.19 and 93.40 (two seeds). Sixteen epochs of every pixel, one
+seed each: 94.07, with dropout 94.11, with a cutout of 6 pixels 94.02, which one seed cannot tell apart.
 
-Then 32 settings of a wide space, of 16 epochs, rates from 3e-3 to 2e-2 and decays from 1e-3 to 0.2: shifts
-up to a pixel and turns up to 8 degrees each cost 0.2 points for a standard deviation of theirs, cutouts up
-to 8 pixels, more scaling and higher rates 0.1 (tests/benchmarks/records/searches/fashion_wide.csv). A third
-convolution in the last stage in place of wider ones took away 0.16 (fashion_deeper.csv). This is the search
-that followed, of 22 epochs without them (fashion.csv): 94.00 ± 0.10 %, more at rates near 9e-3 with decays
-near 0.02. One population, a minute on an H200; on a CPU set --config.sweep.population to its cores.
+Then `fashion_wide_sweep.py`: shifts and turns each cost 0.2 points for a standard deviation of theirs,
+cutouts, more scaling and higher rates 0.1. A third convolution in the last stage in place of wider ones took
+away 0.16. This search followed, of 22 epochs without them (tests/benchmarks/records/searches/fashion.csv):
+94.00 ± 0.10 %, more at rates near 9e-3 with decays near 0.02. One population, a minute on an H200; on a CPU
+set --config.sweep.population to its cores.
 
     python -m mmids_cnn.main --config=experiments/fashion_sweep.py --config.dataset.archives=FOLDER
 """

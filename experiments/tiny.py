@@ -1,6 +1,7 @@
 """A network of 7,470 parameters, with batch norm and a mean over all pixels at its end.
 
-Set by hand from the settings of `small.py`, with less of all that makes the task harder: the search of
+Networks of fewer than 10,000 parameters had 99.4 to 99.5 %, the best of their runs on the test split, in
+course repositories. Set by hand from `small.py`, with less of all that makes the task harder: the search of
 `tiny_sweep.py` was broken off. Expected: 99.50 ± 0.06 % (n = 10); 4 minutes on 2 cores.
 
     python -m mmids_cnn.main --config=experiments/tiny.py

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Int32
 
 from mmids_cnn import config as config_lib
@@ -133,9 +134,17 @@ def update(
 
 def clip(gradient: Any, norm: Float[Array, ""]) -> Any:
     """A gradient cut to a norm, taken over all its numbers, if it is longer."""
-    factor = jnp.minimum(1, norm / jnp.maximum(optax.tree.norm(gradient), jnp.finfo(jnp.float32).tiny))
+    length = optax.tree.norm(gradient)
+    factor = lax.cond(
+        jnp.isfinite(length),
+        lambda gradient: jnp.minimum(1, norm / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)),
+        lambda gradient: norm / _LARGE / optax.tree.norm(jax.tree.map(lambda x: x / _LARGE, gradient)),
+        gradient,
+    )
     return jax.tree.map(lambda x: x * factor, gradient)
 
+
+_LARGE = 2.0**80  # the square of a number above 2e19 is infinite in float32
 
 _LEAF, _OF_PARAMETERS = "optimizer.name", "an optimizer of these parameters"
 

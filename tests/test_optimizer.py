@@ -162,6 +162,18 @@ def test_long_gradients_are_cut(norm: float, factor: float) -> None:
         np.testing.assert_allclose(got[name], factor * x, rtol=4 * U)
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e36])
+def test_gradients_whose_squares_float32_does_not_hold_are_cut(scale: float) -> None:
+    got = optimizer.clip({"a": scale * jnp.array([3.0, -4.0])}, jnp.float32(1))["a"]
+    np.testing.assert_allclose(got, [0.6, -0.8], rtol=8 * U)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_gradient_that_is_not_finite_stays_so(bad: float) -> None:
+    got = optimizer.clip({"a": jnp.array([1.0, bad])}, jnp.float32(1))["a"]
+    assert not np.isfinite(got).all()
+
+
 def test_gradient_of_zeros_is_not_cut() -> None:
     np.testing.assert_array_equal(optimizer.clip({"a": jnp.zeros(3)}, jnp.float32(1))["a"], 0)
 

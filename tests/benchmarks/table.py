@@ -333,8 +333,8 @@ def recipes_rows(record: Mapping) -> Rows:
     plain = [f"`{recipe['experiment']}`" for recipe in recipes if recipe["weights"] != "averaged"]
     but = f" but for {' and '.join(plain)}" if plain else ""
     caption = (
-        f"By `{record['command']}`, {'; '.join(where)}; {dates[0]} to {dates[-1]}: "
-        "trained on the whole training split, scored after the last epoch; by averaged weights"
+        f"By `{record['command']}`, those of a GPU named by `POPULATION`; {'; '.join(where)}; {dates[0]} to "
+        f"{dates[-1]}: trained on the whole training split, scored after the last epoch; by averaged weights"
         f"{but}. Seconds from the command to its result on the CPU, median of the runs that "
         "had the machine to themselves (lowest–highest)."
     )
@@ -446,8 +446,8 @@ def networks_rows(record: Mapping) -> Rows:
         f"Beside PyTorch, eager and channels_last, {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['date']}: µs an image, medians of {record['settings']['rounds']} interleaved rounds "
         f"(lowest–highest). `experiments/{recipe['name']}.py` from the command to its result: "
-        f"{seconds[0]} s, the same recipe in PyTorch {seconds[1]} s ({spread(recipe['ratio'])} of it), with "
-        f"{_percent(ours['accuracy'])} and {_percent(theirs['accuracy'])}."
+        f"{seconds[0]} s, the same recipe in PyTorch {seconds[1]} s ({spread(recipe['ratio'])} of it; n = "
+        f"{len(ours['seconds'])}), with {_percent(ours['accuracy'])} and {_percent(theirs['accuracy'])}."
     )
     if changed := record.get("augmentation"):
         caption += (

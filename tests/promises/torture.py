@@ -88,6 +88,8 @@ EVERYTHING = Subject(  # that is off in the reference recipe
             "--config.model.dropout=0.1",
             "--config.dataset.validation_examples=100",
             "--config.train.patience=3",
+            "--config.optimizer.schedule=one_cycle",
+            "--config.optimizer.warmup_fraction=0.2",
         ),
         *everything.FLAGS,
     ),
@@ -99,7 +101,7 @@ SWEEP = Subject(
         *("--config.num_epochs=2", "--config.sweep.population=2"),
         *("--config.sweep.seeds=1", "--config.sweep.confirm_seeds=1", "--config.sweep.halving=2"),
         *("--config.sweep.rungs=1,", "--config.sweep.space.optimizer.learning_rate=choice(1e-3,1e-2)"),
-        "--config.dataset.validation_examples=100",
+        *("--config.dataset.validation_examples=100", *everything.FLAGS),
     ),
     sweep_outcome,
 )

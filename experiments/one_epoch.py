@@ -1,8 +1,8 @@
 """One pass over the training images, by a network of 96,978 parameters with batch norm.
 
-Settings by the trials of `one_epoch_sweep.py`, which were not kept. Expected: 99.46 ± 0.05 % (n = 30); 40
-seconds on 2 cores, 34 of them for the epoch. A pass by train_mnist_fast (github.com/tuomaso) had 99.04 ±
-0.07 % (n = 30), 0.76 s on a laptop's GPU.
+Settings by the trials of `one_epoch_sweep.py`, which were not kept. Expected: 99.46 ± 0.05 % (n = 30); 43
+seconds on 2 cores, 31 to 36 of them for the epoch. A pass by train_mnist_fast (github.com/tuomaso) had 99.04
+± 0.07 % (n = 30), 0.76 s on a laptop's GPU.
 
     python -m mmids_cnn.main --config=experiments/one_epoch.py
 """

@@ -73,7 +73,7 @@ def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
         "welch": float(2 * scipy.stats.t.sf(abs(difference) / error, freedom)),
         "permutation": None,
         "bootstrap": None,
-        "visible": (quantile + float(scipy.stats.t.ppf(0.8, freedom))) * error,
+        "visible": error * _seen_in_four_of_five(quantile, freedom),
     }
     if None not in variances:
         test = scipy.stats.permutation_test(
@@ -88,6 +88,15 @@ def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
         found["permutation"] = float(test.pvalue)
         found["bootstrap"] = [float(x) for x in np.quantile(means[1] - means[0], (0.025, 0.975))]
     return found
+
+
+def _seen_in_four_of_five(quantile: float, freedom: float) -> float:
+    """The difference, in its standard errors, for which t exceeds a quantile in four of five cases."""
+    import scipy.optimize
+    import scipy.stats
+
+    power = lambda distance: scipy.stats.nct.sf(quantile, freedom, distance) - 0.8  # noqa: E731
+    return float(scipy.optimize.brentq(power, 0, 10 * quantile))
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> dict[str, Any]:

@@ -212,4 +212,6 @@ def verdict(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     else:
         text = "not distinguishable"
     text += f" (second less first: {difference:+.3f} points, 95 % interval {low:+.3f} to {high:+.3f})"
+    if found["permutation"] and found["permutation"] > 0.05 and not low <= 0 <= high:
+        text += "; so few values tell by their spread alone, not by their order"
     return found | {"text": text}

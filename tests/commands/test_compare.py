@@ -53,6 +53,7 @@ def test_groups_over_seeds(runs: Path, command_line: CommandLine) -> None:
     found = re.search(r"the second is better by (\S+) points .*interval (\S+) to (\S+)\)", done.stdout)
     assert found and float(found[1]) == pytest.approx(8.5, abs=1e-3)
     assert 4 < float(found[2]) < 8.5 < float(found[3]) < 13
+    assert "so few values tell by their spread alone, not by their order" in done.stdout
     assert "Welch p = " in done.stdout and "permutation p = 0.2" in done.stdout  # 2 of 10 ways
 
 

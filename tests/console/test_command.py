@@ -410,7 +410,9 @@ class Large(nn.Module):
 def test_memory_that_runs_out(command_line: CommandLine, tmp_path: Path, small: list[str]) -> None:
     (tmp_path / "large.py").write_text(LARGE)
     done = command_line("main", *small, "--config.model.name=large:Large")
-    assert re.fullmatch(r"error: memory: .*RESOURCE_EXHAUSTED.*; lower .*--config\.batch_size\n", done.stderr)
+    assert re.fullmatch(
+        r"error: memory: .*RESOURCE_EXHAUSTED.*; lower .*--config\.sweep\.population\n", done.stderr
+    )
     assert done.returncode == 1
 
 

@@ -16,7 +16,6 @@ def get_config() -> ConfigDict:
     config = sweep.for_recipe(record.get_config())
     config.num_epochs = 24
     config.eval.every_epochs = config.num_epochs
-    config.optimizer.name = "adamw"
     config.sweep.space.optimizer.weight_decay = "choice(0.0, 0.01, 0.03)"
     config.sweep.search = "grid"
     config.sweep.seeds = 5

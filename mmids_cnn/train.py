@@ -203,8 +203,8 @@ def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, mem
     state = _init(None).eval_shape(optimizer.hyperparams(experiment), made, dataset.image_shape)
     rows = model.table(made.network, dataset.image_shape)
     cut, size = made.cut, batch_size(experiment, dataset.splits["train"])
-    at_once, side_by_side = -(-size // (cut.groups * cut.slices)), 1
-    if jax.default_backend() == "cpu":
+    at_once, side_by_side, on_cpu = -(-size // (cut.groups * cut.slices)), 1, jax.default_backend() == "cpu"
+    if on_cpu:
         at_once *= max(1, cut.devices // jax.process_count())
     else:
         side_by_side = -(-members // members_lib.sharing(members))
@@ -216,7 +216,7 @@ def require_memory(experiment: config_lib.Experiment, dataset: data.Dataset, mem
     if there is not None and needed > there:
         leaves = [*(f"model.{name}" for name in experiment.model.fields), "batch_size"]
         leaves += ["sweep.population"] if members > 1 else []
-        leaves += ["eval.batch_size"] if jax.default_backend() != "cpu" else []
+        leaves += [] if on_cpu else ["eval.batch_size"]
         if 2 * images * resident > needed:
             raise ConfigError(
                 f"config.dataset.placement: expected data that fit into {there / 1e9:,.1f} GB of memory, got "

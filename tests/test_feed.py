@@ -270,7 +270,7 @@ def test_number_of_devices_changes_no_bit(
     schedule = {"name": "adamw", "schedule": "one_cycle", "weight_decay": 1e-2}
     channels = (8, 8) if batch_size == 128 else (4,)  # with the layer of many channels, and without
     settings = {"dataset": {"placement": placement}, "optimizer": schedule, "model": {"channels": channels}}
-    experiment = vary(batch_size=batch_size, **(settings | (EVERYTHING if batch_size == 128 else {})))
+    experiment = vary(batch_size=batch_size, **((EVERYTHING if batch_size == 128 else {}) | settings))
     cut = train.program(experiment, small).cut
     assert (cut.groups, cut.slices) == {128: (4, 1), 512: (8, 2), 251: (8, 1)}[batch_size]
     assert cut.devices == jax.device_count() == 2

@@ -10,7 +10,6 @@ import contextlib
 import json
 import queue
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -104,7 +103,7 @@ class Host:
                 f"--coordinator: expected a free port of this machine, where process 0 is to listen, found "
                 f"{address[1]}: {error.strerror or error}; change it"
             ) from error
-        _thread(self._let_in, listener)
+        relay.thread(self._let_in, listener)
 
     def meet(self) -> Met:
         """Waits until all are there, and tells them where to go.
@@ -127,7 +126,7 @@ class Host:
             met = Met(free.getsockname()[1], self._devices)
         for wire in self._there.values():
             wire.send(**met._asdict())
-        _thread(self._read_on)
+        relay.thread(self._read_on)
         return met
 
     def begun(self) -> None:
@@ -144,7 +143,7 @@ class Host:
         while True:
             wire = _Wire(listener.accept()[0])
             wire.send(hello=True)
-            _thread(self._listen, wire)
+            relay.thread(self._listen, wire)
 
     def _listen(self, wire: _Wire) -> None:
         for message in wire.messages():
@@ -243,7 +242,7 @@ class Guest:
             ) from None
         self._require(message, "port")
         self._wire.patience(None)
-        _thread(lambda: self._require(next(self._messages), "begun"))
+        relay.thread(lambda: self._require(next(self._messages), "begun"))
         return Met(**message)
 
     def begun(self) -> None:
@@ -267,7 +266,3 @@ _AGAIN = "give all processes the same command again"
 
 def _ended(process: int) -> str:
     return f"process {process}: expected that it begins with all others, found that it has ended; {_AGAIN}"
-
-
-def _thread(target: Callable[..., object], *arguments: object) -> None:
-    threading.Thread(target=target, args=arguments, name="meeting", daemon=True).start()

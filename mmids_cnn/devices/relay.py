@@ -49,10 +49,10 @@ def start(address: tuple[str, int], gone: Callable[[], None]) -> int:
             far.settimeout(None)
             for one in (near, far):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _thread(_copy, near, far, lambda far=far: far.close())
-            _thread(_copy, far, near, gone)
+            thread(_copy, near, far, lambda far=far: far.close())
+            thread(_copy, far, near, gone)
 
-    _thread(accept)
+    thread(accept)
     return int(listener.getsockname()[1])
 
 
@@ -63,5 +63,6 @@ def _copy(source: socket.socket, sink: socket.socket, end: Callable[[], None]) -
     end()
 
 
-def _thread(target: Callable[..., None], *arguments: object) -> None:
+def thread(target: Callable[..., object], *arguments: object) -> None:
+    """Starts what waits on connections for as long as the process lives."""
     threading.Thread(target=target, args=arguments, name="relay", daemon=True).start()

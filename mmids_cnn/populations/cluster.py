@@ -97,11 +97,9 @@ def share(
         variables.pop("JAX_PLATFORMS", None)  # this process may well keep to its CPU
         if populations_per_device > 1:
             variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / populations_per_device:.3f}"
-        whole = min(node["GPU"] for node in nodes if node.get("GPU"))
-        return {
-            "num_gpus": 1 / populations_per_device if populations_per_device else whole,
-            "num_cpus": 0,
-        }, variables
+        of_a_node = min(node["GPU"] for node in nodes if node.get("GPU"))
+        gpus = 1 / populations_per_device if populations_per_device else of_a_node
+        return {"num_gpus": gpus, "num_cpus": 0}, variables
     of_a_node = int(min(node["CPU"] for node in nodes if node.get("CPU")))
     cores = max(1, of_a_node // max(1, populations_per_device))
     return {"num_cpus": cores}, variables | {"JAX_NUM_CPU_DEVICES": str(cores)}

@@ -147,9 +147,7 @@ class Saver:
 
         A checkpoint of that step is replaced, and is not there for a moment.
         """
-        tree = jax.device_get(
-            tree
-        )  # all leaves at once: what Orbax copies before it returns, as its memory is reused
+        tree = jax.device_get(tree)  # all at once; Orbax copies it before it returns, as its memory is reused
         if score > self.best.score:
             self.best = Best(score, step)
         content = {

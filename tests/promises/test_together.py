@@ -82,20 +82,16 @@ def test_a_process_says_that_it_waits_for_the_first(place: Place) -> None:
     assert alone.wait(timeout=SECONDS) == 128 + signal.SIGTERM
 
 
-def several(place: Place, count: int) -> Group:
-    """Starts the first `count` processes of a group of one more."""
-    coordinator = f"127.0.0.1:{processes.free_port()}"
-    started = []
-    for process in range(count):
-        flags = (f"--coordinator={coordinator}", f"--processes={count + 1}", f"--process={process}")
-        started.append(place.start(f"run.{process}", *flags, "--workdir=run"))
-    processes.until(started[0], lambda: "waiting at" in place.output("run.0")[0])
-    return Group(place, "run", started)
+def without_the_last(place: Place) -> Group:
+    """The first two processes of three, which wait for the third."""
+    group = together.start(place, "run", 2, each=(("--processes=3",),) * 2)
+    processes.until(group[0], lambda: "waiting at" in place.output("run.0")[0])
+    processes.until(group[1], lambda: "process 1 waits" in place.output("run.1")[1])
+    return group
 
 
 def test_a_signal_before_all_have_met_ends_all(place: Place) -> None:
-    group = several(place, 2)
-    processes.until(group[1], lambda: "process 1 waits" in place.output("run.1")[1])
+    group = without_the_last(place)
     group[1].send_signal(signal.SIGTERM)
     said = "stopped by SIGTERM: nothing was left to save; give the same command again\n"
     for one in group.wait(SECONDS):
@@ -103,8 +99,7 @@ def test_a_signal_before_all_have_met_ends_all(place: Place) -> None:
 
 
 def test_a_process_that_ends_before_all_have_met_ends_all(place: Place) -> None:
-    group = several(place, 2)
-    processes.until(group[1], lambda: "process 1 waits" in place.output("run.1")[1])
+    group = without_the_last(place)
     group[1].kill()
     first = group.wait(SECONDS)[0]
     assert first.status == 1
@@ -134,8 +129,8 @@ def test_a_process_that_is_started_twice_is_refused(place: Place) -> None:
     assert place.output("again")[1] == (
         "error: --process: expected one that is awaited, got 1 where all are there already; end that run\n"
     )
-    before = len(processes.steps(group.workdir))
-    processes.until(group[0], lambda: len(processes.steps(group.workdir)) != before or before >= 3)
+    before = processes.steps(group.workdir)
+    processes.until(group[0], lambda: processes.steps(group.workdir) != before)  # the run goes on
     group[0].send_signal(signal.SIGTERM)
     assert [one.status for one in group.wait()] == [143, 143]
 

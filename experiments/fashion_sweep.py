@@ -21,8 +21,7 @@ from experiments import fashion, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.for_recipe(fashion.get_config())
-    config.num_epochs = config.eval.every_epochs = 22
+    config = sweep.for_recipe(fashion.get_config(), num_epochs=22)
     config.sweep.space.optimizer.learning_rate = "log_uniform(2.5e-3, 1e-2)"
     config.sweep.space.optimizer.weight_decay = "log_uniform(1e-3, 3e-2)"
     config.sweep.space.train.label_smoothing = "uniform(0.04, 0.14)"

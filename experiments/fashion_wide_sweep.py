@@ -15,8 +15,7 @@ from experiments import fashion, sweep
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.for_recipe(fashion.get_config())
-    config.num_epochs = config.eval.every_epochs = 16
+    config = sweep.for_recipe(fashion.get_config(), num_epochs=16)
     config.sweep.space.optimizer.learning_rate = "log_uniform(3e-3, 2e-2)"
     config.sweep.space.optimizer.weight_decay = "log_uniform(1e-3, 2e-1)"
     config.sweep.space.optimizer.b2 = "choice(0.99, 0.999)"

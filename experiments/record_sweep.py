@@ -14,8 +14,6 @@ from experiments import record, sweep
 def get_config() -> ConfigDict:
     """Returns the search."""
     config = sweep.for_recipe(record.get_config())
-    config.num_epochs = 24
-    config.eval.every_epochs = config.num_epochs
     config.sweep.space.optimizer.weight_decay = "choice(0.0, 0.01, 0.03)"
     config.sweep.search = "grid"
     config.sweep.seeds = 5

@@ -14,7 +14,6 @@ from experiments import small, sweep
 def get_config() -> ConfigDict:
     """Returns the search."""
     config = sweep.for_recipe(small.get_config())
-    config.eval.every_epochs = config.num_epochs
     config.sweep.space.optimizer.learning_rate = "log_uniform(6e-3, 3e-2)"
     config.sweep.space.optimizer.weight_decay = "log_uniform(1e-3, 1e-1)"
     config.sweep.space.optimizer.b2 = "choice(0.99, 0.999)"

@@ -14,7 +14,6 @@ from experiments import strong, sweep
 def get_config() -> ConfigDict:
     """Returns the search."""
     config = sweep.for_recipe(strong.get_config())
-    config.eval.every_epochs = config.num_epochs
     config.sweep.space.optimizer.learning_rate = "log_uniform(2e-3, 1.2e-2)"
     config.sweep.space.optimizer.weight_decay = "log_uniform(1e-4, 1e-1)"
     config.sweep.space.optimizer.b2 = "choice(0.99, 0.999)"

@@ -56,8 +56,8 @@ def around(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def for_recipe(recipe: ConfigDict) -> ConfigDict:
-    """Returns a search for the settings of a recipe, whose space is to be filled in.
+def for_recipe(recipe: ConfigDict, num_epochs: int | None = None) -> ConfigDict:
+    """Returns a search for the settings of a recipe, in its own or other epochs; its space is empty yet.
 
     The seeds of the search are none of the result's, and nothing is confirmed: the recipe is trained over its
     own seeds once its settings stand. There is no halving: before a cycle of rates has come to its end, how
@@ -66,7 +66,7 @@ def for_recipe(recipe: ConfigDict) -> ConfigDict:
     config = around(recipe)
     config.seed = 1000
     config.dataset.validation_examples = 10000
-    config.eval.every_epochs = 1
+    config.num_epochs = config.eval.every_epochs = num_epochs or recipe.num_epochs
     config.sweep.search = "tpe"
     config.sweep.confirm_seeds = 0
     return config

@@ -12,8 +12,7 @@ from experiments import sweep, tiny
 
 def get_config() -> ConfigDict:
     """Returns the search."""
-    config = sweep.for_recipe(tiny.get_config())
-    config.num_epochs = 16
+    config = sweep.for_recipe(tiny.get_config(), num_epochs=16)
     config.sweep.space.optimizer.learning_rate = "log_uniform(6e-3, 4e-2)"
     config.sweep.space.optimizer.b2 = "choice(0.95, 0.99, 0.999)"
     config.sweep.space.train.label_smoothing = "uniform(0.0, 0.1)"

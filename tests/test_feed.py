@@ -303,10 +303,30 @@ def test_accelerators_share_a_batch(
         it = state.replace(program=dataclasses.replace(state.program, cut=each))
         it = jax.device_put(jax.tree.map(jnp.copy, it), mesh.replicated(each.devices))
         batches = feed.make(experiment, small.splits["train"])
-        batches.compile(it)
+        with monkeypatch.context() as accelerated:
+            accelerated.setattr(jax, "default_backend", lambda: "gpu")
+            batches.compile(it)
         states.append(jax.device_get(batches.advance(it, 0, 0, 8)))
     for shared, alone in zip(*(jax.tree.leaves(one.variables) for one in states), strict=True):
         np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_what_an_accelerator_carries_as_vectors_are_the_same_numbers(
+    vary: Vary, small: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norm_net = {"name": "norm_net", "channels": (4,), "depths": (1,), "flatten": False, "dropout": 0.0}
+    tree = config_lib.to_dict(vary(**EVERYTHING, batch_size=32))
+    state = train.init_state(config_lib.resolve(tree | {"model": norm_net}), small)
+    order, split = jnp.asarray(order_of(0, 0, batch_size=32)), [*map(jnp.asarray, small.splits["train"])]
+    programs, after = [], []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        steps = jax.jit(feed.resident_steps(32, None))
+        programs.append(steps.lower(state, order, *split, jnp.int32(0), jnp.int32(3)))
+        trained = programs[-1].compile()(state, order, *split, jnp.int32(0), jnp.int32(3))
+        after.append(digests(train.to_saved(trained)))
+    assert programs[0].as_text() != programs[1].as_text()
+    assert after[0] == after[1]
 
 
 def test_devices_exchange_once_a_step(vary: Vary, small: data.Dataset) -> None:

@@ -200,7 +200,7 @@ def compiled(kind: str, what: str, name: str, members: int, dump: Path) -> dict[
     }
     if kind == "tpu":
         return found | operations(text)
-    files = sorted(dump.glob("*thunk_sequence*.txt"), key=lambda file: file.stat().st_size)
+    files = sorted(dump.glob("*thunk_sequence_after*.txt"), key=lambda file: file.stat().st_size)
     return found | launches(files[-1].read_text())
 
 

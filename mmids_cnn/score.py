@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int32
 
 from mmids_cnn import data, model, sums
-from mmids_cnn.devices import blocks, members, programs
+from mmids_cnn.devices import blocks, members, mesh, programs
 
 _RESIDENT_BYTES = 2**30  # splits up to this size stay on the device between evaluations
 _BLOCK_EXAMPLES = 1000  # scored by a call on a CPU, before it is asked whether to stop
@@ -50,10 +50,12 @@ def add_slices(
 
 
 @functools.cache
-def _adding(network: model.Network, metrics: tuple[str, ...], size: int, population: int | None) -> Any:
+def _adding(
+    network: model.Network, metrics: tuple[str, ...], size: int, population: int | None, devices: int
+) -> Any:
     """One jitted function for all scorers alike: JAX compiles it once for equal shapes."""
     add: Any = functools.partial(add_slices, network=network, metrics=metrics, size=size)
-    each = members.over_members(lambda member, *shared: add(*member, *shared), population)
+    each = members.over_members(lambda member, *shared: add(*member, *shared), population, devices)
     return jax.jit(lambda variables, total, *shared: each((variables, total), *shared))
 
 
@@ -84,18 +86,20 @@ class Scorer:
         self._network, self._metrics, self._population = network, tuple(metrics), population
         self._splits = dict(splits)
         batch_size, self._workers = blocks.per_worker(batch_size)
+        # A CPU's cores take blocks of examples; other devices the members that each of them trains.
+        self._devices = 1 if jax.default_backend() == "cpu" else members.sharing(population or 1)
         self._size = {name: min(batch_size, len(split.labels)) for name, split in splits.items()}
         for name, split in splits.items():
             if split.images.nbytes <= _RESIDENT_BYTES:
-                self._splits[name] = jax.device_put(split)
+                self._splits[name] = self._place(split)
         self._compiled: dict[str, Any] = {}
 
     def compile(self, variables: model.Variables) -> None:
         """Compiles a program for each split, for variables like these."""
-        variables = blocks.on_one_device(variables)
+        variables = self._place(variables)
         for name, size in self._size.items():
             (images, labels, *_), zero = self._part(name, 0), np.int32(0)
-            adding = _adding(self._network, self._metrics, size, self._population)
+            adding = _adding(self._network, self._metrics, size, self._population, self._devices)
             parts = ("scorer", *self._network, self._metrics, size, self._population)
             total = self._zero()
             arguments = (variables, total, images, labels, *[zero] * 4)
@@ -105,7 +109,7 @@ class Scorer:
         self, variables: model.Variables, stop: Callable[[], bool] = lambda: False
     ) -> dict[str, sums.Sums] | None:
         """Sums over all examples of each split; None if `stop` said so before the end."""
-        variables = blocks.on_one_device(variables)
+        variables = self._place(variables)
         if not self._compiled:
             self.compile(variables)
         scores = {}
@@ -136,6 +140,12 @@ class Scorer:
         if None in parts:
             return None
         return functools.reduce(operator.add, jax.device_get(parts))  # by NumPy: nothing is compiled here
+
+    def _place(self, tree: Any) -> Any:
+        """Arrays where they are scored; training copies them to several devices."""
+        if self._devices == 1:
+            return blocks.on_one_device(tree)
+        return mesh.place(tree, mesh.replicated(self._devices))
 
     def _zero(self) -> sums.Sums:
         zero = sums.zero(self._metrics, self._network.classes)

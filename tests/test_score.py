@@ -1,6 +1,7 @@
 """Scoring: every example once, whatever the batch size, resident or streamed."""
 
 import itertools
+import operator
 
 import jax
 import numpy as np
@@ -108,6 +109,33 @@ def test_number_of_cores_changes_no_bit(
         scores.append(score.Scorer(trained[0], METRICS, {"train": small.splits["train"]}, 1000)(trained[1]))
     assert scores[0] is not None
     assert digests(scores[0]) == digests(scores[1]) == digests(scores[2])
+
+
+@pytest.mark.parametrize("resident_bytes", [2**30, 0])
+def test_accelerators_share_out_the_members_of_a_population(
+    trained: tuple[model.Network, model.Variables],
+    small: data.Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    resident_bytes: int,
+) -> None:
+    """Here with the two devices of a CPU, of which the second has one member, the first two."""
+    monkeypatch.setattr(score, "_RESIDENT_BYTES", resident_bytes)
+    network, variables = trained
+    splits = {name: small.splits[name] for name in ("train", "test")}
+    members = [jax.tree.map(lambda x, factor=factor: factor * x, variables) for factor in (1, -1, 2)]
+    alone = [score.Scorer(network, METRICS, splits, 300)(member) for member in members]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    scorer = score.Scorer(network, METRICS, splits, 300, population=3)
+    stacked = jax.tree.map(lambda *x: np.stack(x), *members)
+    together = scorer(stacked)
+    assert together is not None and scorer._devices == 2
+    assert None not in alone and len({float(one["test"].totals["loss"]) for one in alone if one}) == 3
+    for index, one in enumerate(alone):
+        assert one is not None
+        for name, want in one.items():
+            got = jax.tree.map(operator.itemgetter(index), together[name])
+            assert (got.count, got.totals["accuracy"]) == (want.count, want.totals["accuracy"])
+            assert got.totals["loss"] == pytest.approx(want.totals["loss"], rel=np.sqrt(COUNT) * U)
 
 
 def test_scoring_stops_when_asked(

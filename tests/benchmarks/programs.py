@@ -104,7 +104,7 @@ def lowered(what: str, name: str, members: int, device: Any) -> Any:
     else:
         total = jax.tree.map(_shape_of, sums.zero(experiment.eval.metrics, 10))
         test = shape((10_000, 28, 28, 1), np.uint8), shape((10_000,), np.int32)
-        function = score._adding(program.network, experiment.eval.metrics, 1000, None)
+        function = score._adding(program.network, experiment.eval.metrics, 1000, None, 1)
         arguments = (state.variables, total, *test, *[number] * 4)
     there = jax.tree.map(lambda x: shape(x.shape, x.dtype, sharding=sharding), arguments)
     return function.trace(*there).lower(lowering_platforms=("tpu" if device.platform == "tpu" else "cuda",))

@@ -59,7 +59,8 @@ def _steps(state: TrainState, take: Callable[[Array], Batch], first: Array, stop
     """
     if state.program.stops:
         stop = jnp.where(state.stopped == 0, stop, first)
-    pack, unpack = _packing(state) if jax.default_backend() != "cpu" else (lambda x: x,) * 2
+    launches = jax.default_backend() not in ("cpu", "tpu")
+    pack, unpack = _packing(state) if launches else (lambda x: x,) * 2
 
     def body(index: Array, carry: tuple[Any, Batch]) -> tuple[Any, Batch]:
         packed, batch = carry
@@ -72,7 +73,8 @@ def _packing(state: TrainState) -> tuple[Callable[[TrainState], list[Array]], Ca
     """What makes one vector a dtype of all that a step changes in states like this one, and what undoes it.
 
     A GPU changes each array of a state by a launch of its own, a vector by one: a step of `base.py` takes 58
-    in place of 66, one of `one_epoch.py` 100 in place of 158 (tests/benchmarks/records/gpu_program.json).
+    in place of 66, one of `one_epoch.py` 100 in place of 158 (tests/benchmarks/records/gpu_program.json). A
+    TPU would do more, 128 operations in place of 112, as it keeps an array in tiles, each shape in others.
     """
     fixed = {"h": state.h, "stopped": state.stopped}
     leaves, form = jax.tree.flatten(state.replace(h=None, stopped=None))

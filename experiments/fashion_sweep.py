@@ -7,9 +7,9 @@ seed each: 94.07, with dropout 94.11, with a cutout of 6 pixels 94.02, which one
 
 Then `fashion_wide_sweep.py`: shifts and turns each cost 0.2 points for a standard deviation of theirs,
 cutouts, more scaling and higher rates 0.1. A third convolution in the last stage in place of wider ones took
-away 0.16. This search followed, of 22 epochs without them (tests/benchmarks/records/searches/fashion.csv):
-94.00 ± 0.10 %, more at rates near 9e-3 with decays near 0.02. One population, a minute on an H200; on a CPU
-set --config.sweep.population to its cores.
+away 0.16. This search followed, of 22 epochs without the first two and with less of the others
+(tests/benchmarks/records/searches/fashion.csv): 94.00 ± 0.10 %, more at rates near 9e-3 with decays near
+0.02. One population, a minute on an H200; on a CPU set --config.sweep.population to its cores.
 
     python -m mmids_cnn.main --config=experiments/fashion_sweep.py --config.dataset.archives=FOLDER
 """

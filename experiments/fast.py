@@ -1,7 +1,7 @@
 """The reference network in three epochs: one-cycle rates, softened labels, an average of the weights.
 
 One-cycle: Smith & Topin, arXiv 1708.07120. Settings near the best of the 48 trials of `fast_sweep.py`,
-rounded; the trials were not kept. Expected: 99.37 ± 0.06 % (n = 10), above the notebook's 99.11 %; 15
+rounded; the trials were not kept. Expected: 99.37 ± 0.06 % (n = 10), above the notebook's 99.11 %; 14
 seconds from the command to the result on 2 cores.
 
     python -m mmids_cnn.main --config=experiments/fast.py

@@ -2,7 +2,7 @@
 
 Each image draws its own numbers from the seed, the step and its place in the batch, so that no bit depends on
 how a batch is cut, on where the data wait or on an interruption. Strengths are traced: a population may sweep
-them.
+them. Where one is 0 its change is no part of the program, which is then another population's.
 
 From an image's numbers on all is integer arithmetic: compilers round sums of products differently in
 different programs, and a place that is off by a rounding may round a pixel to another value.

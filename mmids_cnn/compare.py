@@ -64,6 +64,8 @@ def main() -> None:
         raise ConfigError(
             f"--{name}: expected one folder, whose runs are listed, got {len(paths)}; leave it out"
         )
+    if flags.FLAGS.csv and flags.FLAGS.json:
+        raise ConfigError("--csv: expected either this or --json, found both; leave one out")
     runs, unreadable = compare.find(paths, {sweep_folder.BEST: sweep_folder.runs})
     for sentence in unreadable:
         command.warn(sentence)

@@ -100,6 +100,25 @@ def test_sums_add_up_over_steps_and_restart_with_the_epoch(
     assert digests(again.replace(sums=state.sums)) == digests(state)
 
 
+def test_the_average_of_the_weights_follows_its_formula(
+    vary: Vary, small: data.Dataset, batch_of: BatchOf
+) -> None:
+    """Its decay is 1/10, 2/11 and 3/12 after three steps, then the one that is set."""
+    decay = np.float32(0.28)
+    state = train.init_state(vary(model=TINY, train={"average_decay": float(decay)}), small)
+    want = jax.tree.map(np.float64, jax.device_get(state.params))
+    for number, rising in enumerate((1 / 10, 2 / 11, 3 / 12, 4 / 13, 5 / 14)):
+        state, _ = step(state, batch_of(range(32 * number, 32 * number + 32), 32))
+        factor = min(rising, float(decay))
+        want = jax.tree.map(
+            lambda old, new, factor=factor: factor * old + (1 - factor) * new, want, state.params
+        )
+    for got, exact in zip(jax.tree.leaves(state.scored["params"]), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(got, exact, rtol=0, atol=20 * U * abs(exact).max())
+    moved = jax.tree.map(lambda one, other: abs(one - other).max(), state.params, state.scored["params"])
+    assert min(map(float, jax.tree.leaves(moved))) > 1e-4  # an average is not the weights themselves
+
+
 def test_a_fingerprint_is_of_all_variables(start: train.TrainState) -> None:
     """Parameters keep their paths where a collection has the name of a layer."""
     alone = [path for path, _ in stored.leaves(train.trained(start))]

@@ -333,10 +333,10 @@ def recipes_rows(record: Mapping) -> Rows:
     plain = [f"`{recipe['experiment']}`" for recipe in recipes if recipe["weights"] != "averaged"]
     but = f" but for {' and '.join(plain)}" if plain else ""
     caption = (
-        f"By `{record['command']}`, those of a GPU named by `POPULATION`; {'; '.join(where)}; {dates[0]} to "
-        f"{dates[-1]}: trained on the whole training split, scored after the last epoch; by averaged weights"
-        f"{but}. Seconds from the command to its result on the CPU, median of the runs that "
-        "had the machine to themselves (lowest–highest)."
+        f"By `{record['command']}`, those of a GPU named by `POPULATION`; {'; '.join(where)}; "
+        f"{' to '.join(sorted({dates[0], dates[-1]}))}: trained on the whole training split, scored after "
+        f"the last epoch; by averaged weights{but}. Seconds from the command to its result on the CPU, "
+        "median of the runs that had the machine to themselves (lowest–highest)."
     )
     header = ["recipe", "parameters", "epochs", "test accuracy, mean ± sd", "n", "seconds", "trained on"]
     rows = []
@@ -345,7 +345,7 @@ def recipes_rows(record: Mapping) -> Rows:
             continue
         alone = [
             run["wall_seconds"]
-            for run in recipe.get("timed", runs)
+            for run in [*runs, *recipe.get("timed", ())]
             if run.get("foreign_cores", 1) < 0.1 and run["machine"]["device"] == "cpu"
         ]
         cells = [f"`{recipe['experiment']}`", f"{recipe['parameters']:,}", str(recipe["epochs"])]

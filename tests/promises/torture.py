@@ -87,7 +87,7 @@ EVERYTHING = Subject(  # that is off in the reference recipe
         *(
             "--config.model.dropout=0.1",
             "--config.dataset.validation_examples=100",
-            "--config.train.patience=3",
+            "--config.train.patience=2",
             "--config.optimizer.schedule=one_cycle",
             "--config.optimizer.warmup_fraction=0.2",
         ),

@@ -3,7 +3,8 @@
     python torch_recipe.py --data FOLDER --config JSON
 
 `--config` is the tree of the experiment. What is here is what the recipes use: both networks, Adam, the
-one-cycle schedule, softened labels, affine maps by `grid_sample`, a moving average of the weights.
+one-cycle schedule, softened labels, affine maps by `grid_sample`, a moving average of the weights (whose
+decay is the same from the first step on, where ours rises to it).
 """
 
 import argparse

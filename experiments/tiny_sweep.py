@@ -1,6 +1,7 @@
 """A search around the settings of `tiny.py`, by 10,000 images held out of the training split.
 
-One population of 40 random settings, which takes a GPU; on a CPU set --config.sweep.population to its cores.
+40 random settings, 16 epochs each. As one population they take a GPU; on a CPU set --config.sweep.population
+to its cores: an hour on 2. The trials are in tests/benchmarks/records/searches/tiny.csv.
 
     python -m mmids_cnn.main --config=experiments/tiny_sweep.py
 """

@@ -73,7 +73,7 @@ def _packing(state: TrainState) -> tuple[Callable[[TrainState], list[Array]], Ca
     """What makes one vector a dtype of all that a step changes in states like this one, and what undoes it.
 
     A GPU changes each array of a state by a launch of its own, a vector by one: a step of `base.py` takes 58
-    in place of 66, one of `one_epoch.py` 100 in place of 158 (tests/benchmarks/records/gpu_program.json). A
+    in place of 66, one of `one_epoch.py` 100 in place of 158 (`make gpu-program`, with this and without). A
     TPU would do more, 128 operations in place of 112, as it keeps an array in tiles, each shape in others.
     """
     fixed = {"h": state.h, "stopped": state.stopped}

@@ -328,6 +328,13 @@ def test_what_an_accelerator_carries_as_vectors_are_the_same_numbers(
     assert programs[0].as_text() != programs[1].as_text()
     assert after[0] == after[1]
 
+    def there_and_back(state: train.TrainState) -> train.TrainState:
+        pack, unpack = epoch_lib._packing(state)
+        return unpack(pack(state))
+
+    both = jax.tree.map(lambda one: jnp.stack([one, one + jnp.ones_like(one)]), state)
+    assert digests(train.to_saved(jax.vmap(there_and_back)(both))) == digests(train.to_saved(both))
+
 
 def test_devices_exchange_once_a_step(vary: Vary, small: data.Dataset) -> None:
     """Between hosts an exchange takes as long as all the products of a small network."""

@@ -24,6 +24,7 @@ from mmids_cnn.errors import ConfigError, DeviceError
 
 # How many processes were started, and what only one of these has; a batch script of Slurm is no task.
 _CLUSTERS = {"SLURM_NTASKS": "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
+_ON_A_MACHINE = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "OMPI_COMM_WORLD_LOCAL_SIZE")
 
 
 class Group(NamedTuple):
@@ -32,6 +33,7 @@ class Group(NamedTuple):
     coordinator: str = ""  # where process 0 listens, 'host:port'
     processes: int = -1
     process: int = -1
+    local_devices: tuple[int, ...] | None = None  # accelerators of its machine that it uses; None: all
 
 
 def group(coordinator: str | None, processes: int | None, process: int | None) -> Group | None:
@@ -52,7 +54,7 @@ def group(coordinator: str | None, processes: int | None, process: int | None) -
         return Group() if _in_cluster() else None
     if (
         not re.fullmatch(r"[^\s:]+:\d{1,5}|\[[^\s\]]+\]:\d{1,5}", coordinator)
-        or not _port(coordinator) < 2**16
+        or not 0 < _port(coordinator) < 2**16
     ):
         raise ConfigError(
             f"--coordinator: expected HOST:PORT, where process 0 listens, got {coordinator!r}; change it"
@@ -177,6 +179,7 @@ def _meet(group: Group, lost: Callable[[str, int], None], gone: Callable[[], Non
             f"127.0.0.1:{relay.start((host, met.port), gone) if group.process else met.port}",
             group.processes,
             group.process,
+            group.local_devices,
             cluster_detection_method="deactivate",
             initialization_timeout=int(meeting.SECONDS),
             heartbeat_timeout_seconds=1000,
@@ -213,13 +216,20 @@ def found(group: Group) -> Group:
     from jax._src import clusters
 
     find: Any = clusters.ClusterEnv.auto_detect_unset_distributed_params
-    coordinator, processes, process, *_ = find(None, None, None, None, None, 60)
+    coordinator, processes, process, devices, *_ = find(None, None, None, None, None, 60)
     if coordinator is None or processes is None or process is None:
         raise DeviceError(
             "--coordinator: expected a cluster that says where process 0 listens, found several processes "
             "and no address; give each --coordinator=HOST:PORT, --processes and its own --process"
         )
-    return Group(coordinator, processes, process)
+    # JAX gives each task one device, the whole machine's also to a single one.
+    return Group(coordinator, processes, process, tuple(devices) if devices and _shares_a_machine() else None)
+
+
+def _shares_a_machine() -> bool:
+    """Whether a cluster has started several processes on one machine; '1(x3),2' is 1 on each of three."""
+    counts = (os.environ.get(name) for name in _ON_A_MACHINE)
+    return any(one.partition("(")[0] != "1" for one in next(filter(None, counts), "1").split(","))
 
 
 def join(group: Group, requested: Callable[[], int | None], lost: Callable[[str, int], None]) -> None:

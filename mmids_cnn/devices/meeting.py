@@ -58,7 +58,10 @@ class _Wire:
         """
         try:
             for line in self._connection.makefile("rb"):
-                yield json.loads(line)
+                message = json.loads(line)
+                if not isinstance(message, dict):
+                    break
+                yield message
         except TimeoutError:
             raise
         except (OSError, ValueError):  # broken, or somebody else's
@@ -148,6 +151,7 @@ class Host:
     def _listen(self, wire: _Wire) -> None:
         for message in wire.messages():
             self._letters.put((wire, message))
+        wire.close()
 
     def _read_on(self) -> None:
         while True:
@@ -157,7 +161,7 @@ class Host:
         """Takes note of a message, or of the end of a connection."""
         process = next((number for number, one in self._there.items() if one is wire), None)
         if process is None:
-            if {"process", "processes", "devices"} <= message.keys():
+            if message.keys() == _COMER and all(type(number) is int for number in message.values()):
                 self._welcome(wire, **message)
         elif "begun" in message:
             self._begun.add(process)
@@ -168,6 +172,8 @@ class Host:
 
     def _welcome(self, wire: _Wire, process: int, processes: int, devices: int) -> None:
         late = len(self._there) == self._processes - 1
+        if not 0 < process < processes:  # none of ours
+            return
         if processes != self._processes:
             line = (
                 f"--processes: expected the same number for all, got {self._processes} for process 0 and "
@@ -211,10 +217,11 @@ class Guest:
         self._lost, where = lost, f"{address[0]}:{address[1]}"
         try:
             self._wire = _Wire(relay.connect(address, SECONDS))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # of a name that no host can have
+            reason = getattr(error, "strerror", None) or error
             raise DeviceError(
-                f"--coordinator: expected process 0 at {where} within {SECONDS:g} s, found none "
-                f"({error.strerror or error}); start it, or change the address"
+                f"--coordinator: expected process 0 at {where} within {SECONDS:g} s, found none ({reason}); "
+                "start it, or change the address"
             ) from error
         self._wire.patience(_ANSWER_SECONDS)
         self._messages = self._wire.messages()
@@ -222,6 +229,7 @@ class Guest:
             if "hello" in next(self._messages):
                 self._wire.send(process=process, processes=processes, devices=devices)
                 return
+        self._wire.close()
         raise DeviceError(
             f"--coordinator: expected process 0 at {where}, found somebody who does not answer as it does; "
             "change the address"
@@ -261,6 +269,7 @@ class Guest:
             self._lost(_ended(0), FaultError.exit_status)
 
 
+_COMER = {"process", "processes", "devices"}  # what who comes says of itself; anything else is a stranger's
 _AGAIN = "give all processes the same command again"
 
 

@@ -165,8 +165,9 @@ def processes_rows(record: Mapping) -> Rows:
         f"medians of {record['settings']['rounds']} interleaved rounds (lowest–highest). The model: "
         f"{_digits(1e6 * c['fixed'])} µs + {_digits(1e6 * c['each'])} µs an image of a process + "
         f"{_digits(1e6 * c['latency'])} µs an exchange + its bytes at {_digits(c['rate'] / 1e9)} "
-        f"GB/s{wires}. GPUs are a forecast: a step of one as timed on an H200, exchanges of 20 µs at 200 "
-        "GB/s inside a machine and of 100 µs at 10 GB/s between machines, which are assumed."
+        f"GB/s{wires}. GPUs are a forecast: a step of one as timed on an H200 at batch 128; assumed "
+        "are that more images take as long as their products at its peak, and exchanges of 20 µs at 200 GB/s "
+        "inside a machine and of 100 µs at 10 GB/s between machines."
     )
     header = ["", "processes", "batch", "a step, ms", "model, ms", "error", "images a second"]
     rows = []

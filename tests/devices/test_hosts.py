@@ -38,6 +38,7 @@ def test_flags_name_the_group(coordinator: str) -> None:
         ),
         ((None, 2, 0), "--coordinator: expected with --processes and --process, got none; give each"),
         (("here", 2, 0), "--coordinator: expected HOST:PORT, where process 0 listens, got 'here'; change it"),
+        (("here:0", 2, 0), "--coordinator: expected HOST:PORT, where process 0 listens"),
         (("here:65536", 2, 0), "--coordinator: expected HOST:PORT, where process 0 listens"),
         (("fe80::1:80", 2, 0), "--coordinator: expected HOST:PORT, where process 0 listens"),
         (("here:1", 0, 0), "--processes: expected a number of processes, 1 or more, got 0; change it"),
@@ -84,6 +85,26 @@ def test_a_cluster_that_does_not_say_where(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     with pytest.raises(DeviceError, match="found several processes and no address; give each --coord"):
         hosts.found(hosts.group(None, None, None) or Group("", 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "devices"), [("2", (1,)), ("1(x2),3", (1,)), ("1(x2)", None), ("1", None), ("12", (1,))]
+)
+def test_processes_on_one_machine_take_an_accelerator_each(
+    tasks: str, devices: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "NTASKS": "2",
+        "PROCID": "1",
+        "STEP_NODELIST": "a",
+        "JOB_ID": "7",
+        "LOCALID": "1",
+    }.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
+    found = hosts.found(hosts.group(None, None, None) or Group("", 1, 0))
+    assert (found.processes, found.process, found.local_devices) == (2, 1, devices)
 
 
 def served(answer: Callable[[socket.socket], None]) -> tuple[str, int]:

@@ -6,7 +6,7 @@ sheared more. The weight decay is the one of three with which most images held o
 beside 99.672 with a third of it and 99.656 without (`record_sweep.py`); five seeds each, with deviations of
 0.02 to 0.05, can hardly tell them apart.
 
-Expected: 99.70 ± 0.04 % (n = 15); 17 minutes on 2 cores. A form before this one was scored on the test split
+Expected: 99.70 ± 0.04 % (n = 15); 18 minutes on 2 cores. A form before this one was scored on the test split
 too: 99.69 %.
 
     python -m mmids_cnn.main --config=experiments/record.py

@@ -31,7 +31,7 @@ from timings import CPU_ONLY
 
 from child import Child, ChildError
 from record import floor, machine, ratios, summary
-from table import benchmark_rows, print_table
+from table import benchmark_rows, print_table, target_rows
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -203,6 +203,7 @@ def parse_args() -> argparse.Namespace:
 def report(record: dict[str, Any], console: Console) -> None:
     """Prints the table, why entrants are missing, and which figures other processes spoiled."""
     print_table(console, *benchmark_rows(record))
+    print_table(console, *target_rows(record))
     for entrant in record["entrants"]:
         if entrant["status"] != "ok":
             text = f"{entrant['name']}: {entrant['status']}: {entrant['reason']}"

@@ -79,7 +79,11 @@ def _inverse(summary: Mapping[str, float]) -> str:
 def target_rows(record: Mapping) -> Rows:
     """What the project set out to reach, and what it reached: ratios of one run, ours to the other."""
     figures = {entrant["name"]: entrant for entrant in record["entrants"] if entrant["status"] == "ok"}
-    caption, header = "Targets set before, the same runs:", ["what", "at most", "reached"]
+    caption = (
+        "Targets set before. The same runs, but for `fast.py` and for models at once, which are of "
+        "`networks_cpu.json` and `scaling_cpu.json`:"
+    )
+    header = ["what", "at most", "reached"]
     if "mmids_cnn" not in figures:
         return caption, header, []
     eager, compiled, plain = "PyTorch, eager", "PyTorch, torch.compile", "plain Flax"

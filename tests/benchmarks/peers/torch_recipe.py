@@ -2,7 +2,7 @@
 
     python torch_recipe.py --data FOLDER --config JSON
 
-`--config` is the tree of the experiment. What is here is what the recipes use: both networks, Adam, the
+`--config` is the tree of the experiment. What is here is what `fast.py` needs: networks, Adam, the
 one-cycle schedule, softened labels, affine maps by `grid_sample`, a moving average of the weights (whose
 decay is the same from the first step on, where ours rises to it).
 """

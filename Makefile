@@ -55,8 +55,9 @@ plain: setup ## train the recipe with plain Flax and seeds 0 to 4, to compare it
 	$(BIN)/python tests/benchmarks/accuracy.py
 	$(BIN)/python tests/benchmarks/table.py
 
-bench: setup ## time this project beside PyTorch, Keras and plain Flax (makes .venv-peers, 2.4 GB)
+bench: setup ## time this project beside PyTorch, Keras and plain Flax (makes .venv-peers, 2.4 GB); an hour
 	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/networks.py --only=recipes --rounds=3
 	$(BIN)/python tests/benchmarks/saving.py
 	$(BIN)/python tests/benchmarks/table.py
 

@@ -28,8 +28,8 @@ from mmids_cnn.console import experiment_file
 from record import machine, summary
 from table import networks_rows, print_table
 
-RECIPE, AUGMENTED = "fast", "strong"
-PARTS = ("recipe", "networks", "augmentation")
+RECIPES, AUGMENTED = ("fast", "strong", "small"), "strong"
+PARTS = ("recipes", "networks", "augmentation")
 IMAGES = {
     "base": 12_800,
     "small": 12_800,
@@ -97,6 +97,8 @@ def recipe(name: str, arrays: Path, rounds: int) -> dict[str, Any]:
     raw: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         ours = [sys.executable, "-m", "mmids_cnn.main", f"--config=experiments/{name}.py", "--progress=plain"]
+        ours += [f"--config.{one}.every_epochs=0" for one in ("eval", "checkpoint")]  # as PyTorch's does
+        ours += ["--config.report=False"]
         theirs = [str(PEERS_PYTHON), str(HERE / "peers" / "torch_recipe.py"), "--data", str(arrays)]
         subprocess.run([*ours, f"--workdir={folder}/warm"], cwd=ROOT, check=True, capture_output=True)
         for turn in range(rounds):
@@ -116,7 +118,8 @@ def recipe(name: str, arrays: Path, rounds: int) -> dict[str, Any]:
                 for what, value in figures.items():
                     raw.setdefault(who, {}).setdefault(what, []).append(value)
     pairs = zip(raw["ours"]["seconds"], raw["PyTorch"]["seconds"], strict=True)
-    return {"name": name, "raw": raw, "ratio": summary([ours / theirs for ours, theirs in pairs])}
+    ratio = summary([ours / theirs for ours, theirs in pairs])
+    return {"raw": raw, "ratio": ratio, "machine": machine()}
 
 
 def main() -> None:
@@ -136,8 +139,9 @@ def main() -> None:
         chosen = arguments.only.split(",")
         if "networks" in chosen:
             record |= {"machine": machine(), "settings": {"rounds": arguments.rounds}}
-        if "recipe" in chosen:
-            record["recipe"] = recipe(RECIPE, Path(folder), arguments.rounds)
+        for name in RECIPES if "recipes" in chosen else ():
+            record.setdefault("recipes", {})[name] = recipe(name, Path(folder), arguments.rounds)
+            arguments.record.write_text(json.dumps(record, indent=1) + "\n")
         if "augmentation" in chosen:
             record["augmentation"] = augmentation(AUGMENTED, Path(folder), 2 * arguments.rounds)
         if "networks" in chosen:

@@ -80,7 +80,7 @@ def target_rows(record: Mapping) -> Rows:
     """What the project set out to reach, and what it reached: ratios of one run, ours to the other."""
     figures = {entrant["name"]: entrant for entrant in record["entrants"] if entrant["status"] == "ok"}
     caption = (
-        "Targets set before. The same runs, but for `fast.py` and for models at once, which are of "
+        "Targets set before. The same runs, but for recipes and for models at once, which are of "
         "`networks_cpu.json` and `scaling_cpu.json`:"
     )
     header = ["what", "at most", "reached"]
@@ -97,7 +97,7 @@ def target_rows(record: Mapping) -> Rows:
 
     answers, runs, moved = record["answer_seconds"], record["run_seconds"], record["step_bytes"]
     touched = moved["of_a_slice"] * moved["slices"]
-    recipe = json.loads((HERE / "records" / "networks_cpu.json").read_text())["recipe"]
+    recipes = json.loads((HERE / "records" / "networks_cpu.json").read_text())["recipes"]
     rows = [
         ["epoch / PyTorch, eager", "0.36", share(eager, "epoch_seconds")],
         ["epoch / plain Flax", "0.2", share(plain, "epoch_seconds")],
@@ -112,7 +112,11 @@ def target_rows(record: Mapping) -> Rows:
         ["imports of a run, s", "0.9", spread(runs["importing"])],
         ["peak memory / PyTorch, eager: warm", "1.1", share(eager, "peak_rss_bytes")],
         ["peak memory / PyTorch, eager: cold start", "1.1", share(eager, "cold_peak_rss_bytes")],
-        ["`fast.py` from command to result / PyTorch, eager", "0.4", spread(recipe["ratio"])],
+        *(
+            [f"`{name}.py` from command to result / PyTorch, eager", most, spread(recipes[name]["ratio"])]
+            for name, most in (("fast", "0.4"), ("strong", ""), ("small", "1"))
+            if name in recipes
+        ),
         ["`--help`, s", "1", spread(answers["help"])],
         ["a mistake on the command line, s", "1", spread(answers["error"])],
         [
@@ -443,17 +447,22 @@ def _program_rows(record: Mapping, columns: Mapping[str, Callable]) -> tuple[lis
 
 
 def networks_rows(record: Mapping) -> Rows:
-    """Each network beside the same one in PyTorch, and a whole recipe."""
-    machine, recipe = record["machine"], record["recipe"]
-    ours, theirs = (recipe["raw"][who] for who in ("ours", "PyTorch"))
-    seconds = [spread(summary(one["seconds"])) for one in (ours, theirs)]
+    """Each network beside the same one in PyTorch, and whole recipes."""
+    machine = record["machine"]
     caption = (
         f"Beside PyTorch, eager and channels_last, {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['date']}: µs an image, medians of {record['settings']['rounds']} interleaved rounds "
-        f"(lowest–highest). `experiments/{recipe['name']}.py` from the command to its result: "
-        f"{seconds[0]} s, the same recipe in PyTorch {seconds[1]} s ({spread(recipe['ratio'])} of it; n = "
-        f"{len(ours['seconds'])}), with {_percent(ours['accuracy'])} and {_percent(theirs['accuracy'])}."
+        "(lowest–highest)."
     )
+    for name, recipe in record["recipes"].items():
+        ours, theirs = (recipe["raw"][who] for who in ("ours", "PyTorch"))
+        seconds = [spread(summary(one["seconds"])) for one in (ours, theirs)]
+        caption += (
+            f" `experiments/{name}.py` from the command to its result: {seconds[0]} s, the same recipe in "
+            f"PyTorch {seconds[1]} s ({spread(recipe['ratio'])} of it; n = {len(ours['seconds'])}, "
+            f"{recipe['machine']['date']}), with {_percent(ours['accuracy'])} and "
+            f"{_percent(theirs['accuracy'])}."
+        )
     if changed := record.get("augmentation"):
         caption += (
             " An epoch of the reference network with the changed images of "

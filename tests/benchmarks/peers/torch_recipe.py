@@ -2,7 +2,7 @@
 
     python torch_recipe.py --data FOLDER --config JSON
 
-`--config` is the tree of the experiment. What is here is what `fast.py` needs: networks, Adam, the
+`--config` is the tree of the experiment. What is here is what the recipes use: both networks, AdamW, the
 one-cycle schedule, softened labels, affine maps by `grid_sample`, a moving average of the weights (whose
 decay is the same from the first step on, where ours rises to it).
 """
@@ -40,7 +40,15 @@ def train(config: dict[str, Any], arrays: Path) -> float:
     data, model = load(arrays, 60_000), make(config["model"])
     settings, smoothing = config["optimizer"], config["train"]["label_smoothing"]
     betas = settings["b1"], settings["b2"]
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings["learning_rate"], betas=betas, fused=True)
+    decays = settings["weight_decay"] if settings["name"] == "adamw" else 0.0
+    parameters = [
+        {
+            "params": [x for x in model.parameters() if (x.ndim > 1) == kernels],
+            "weight_decay": decays * kernels,
+        }
+        for kernels in (True, False)
+    ]
+    optimizer = torch.optim.AdamW(parameters, lr=settings["learning_rate"], betas=betas, fused=True)
     steps = config["num_epochs"] * math.ceil(60_000 / config["batch_size"])
     warm = settings["warmup_fraction"] * steps
 

@@ -41,7 +41,7 @@ unit: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
 
 soak: setup ## the other half of the tests: processes killed and starved, old folders, more of the same
-	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder -m soak
+	$(BIN)/python -m pytest -n 5 --dist worksteal -m soak
 
 format: setup ## format the code and sort its imports
 	$(BIN)/ruff check --fix --select I .

@@ -63,7 +63,8 @@ class _Wire:
                     break
                 yield message
         except TimeoutError:
-            raise
+            if self._connection.gettimeout() is not None:
+                raise  # else the other end was cut off
         except (OSError, ValueError):  # broken, or somebody else's
             pass
         yield {}

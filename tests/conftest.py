@@ -69,8 +69,7 @@ LONG_FILES = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make check` leaves out, and what `make test` leaves to `make soak`.
 
-    The longest files of `make soak`, whose workers take a file each, come first: at the end none is left
-    alone with one of them.
+    The longest files of `make soak` come first: at the end no worker is left alone with one of their tests.
     """
     items.sort(key=lambda item: (*LONG_FILES, item.path.name).index(item.path.name))
     for item in items:

@@ -1,5 +1,7 @@
 """A search around the settings of `fast.py`, by 10,000 images held out of the training split.
 
+Ten minutes on 2 cores; its trials are in tests/benchmarks/records/searches/fast.csv.
+
 python -m mmids_cnn.main --config=experiments/fast_sweep.py
 """
 

@@ -5,8 +5,8 @@ rounded. That search was run anew since (tests/benchmarks/records/searches/fast.
 eight, 99.32 to 99.36 % of the images held out, have batches of 64, b2 of 0.99 but for one, rates of 0.5e-2
 to 1.2e-2 and shifts below 0.75 pixels.
 
-Expected: 99.37 ± 0.06 % (n = 10), above the notebook's 99.11 %; 14
-seconds from the command to the result on 2 cores.
+Expected: 99.37 ± 0.06 % (n = 10), above the notebook's 99.11 %; 14 seconds from the command to the result on
+2 cores.
 
     python -m mmids_cnn.main --config=experiments/fast.py
 """

@@ -1,7 +1,7 @@
 """The reference recipe: MNIST, a CNN of 16,938 parameters, Adam, ten epochs.
 
 Source: "Mathematical Methods in Data Science" (S. Roch, UW-Madison, 2020), notebook on multiclass
-classification. Expected: 98.93 ± 0.04 % (n = 5); 35 to 50 seconds on 2 cores.
+classification. Expected: 98.93 ± 0.04 % (n = 5); 30 to 50 seconds on 2 cores.
 
     python -m mmids_cnn.main --config=experiments/base.py
 

@@ -55,7 +55,9 @@ def get_config() -> ConfigDict:
     config.train.loss = "cross_entropy"  # what is minimised: "cross_entropy", "squared_error" or your own
     config.train.label_smoothing = 0.0  # mass spread evenly over all classes; 0 <= s < 1
     config.train.clip_norm = 0.0  # longer gradients are cut to this norm, of all parameters; 0: never
-    config.train.average_decay = 0.0  # of the moving average of weights that is scored, in the end; 0: none
+    config.train.average_decay = (
+        0.0  # kept a step by the average of weights that is scored, once risen; 0: none
+    )
     config.train.patience = 0  # epochs without a better validation accuracy that end training; 0: none do
     config.train.groups = 0  # parts of a batch summed apart; N: the same bits on 1 to N accelerators
     config.train.precision = "float32"  # of products: "tensorfloat32", "bfloat16" on accelerators alone

@@ -2,7 +2,7 @@
 
 Ten minutes on 2 cores; its trials are in tests/benchmarks/records/searches/fast.csv.
 
-python -m mmids_cnn.main --config=experiments/fast_sweep.py
+    python -m mmids_cnn.main --config=experiments/fast_sweep.py
 """
 
 from ml_collections import ConfigDict

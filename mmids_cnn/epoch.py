@@ -1,13 +1,13 @@
 """An epoch: the order of its examples, and a loop over `train_step`."""
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int, Int32, Integer
 
 from mmids_cnn import keys
@@ -77,20 +77,20 @@ def _packing(state: TrainState) -> tuple[Callable[[TrainState], list[Array]], Ca
     TPU would do more, 128 operations in place of 112, as it keeps an array in tiles, each shape in others.
     """
     fixed = {"h": state.h, "stopped": state.stopped}
-    leaves, form = jax.tree.flatten(state.replace(h=None, stopped=None))
-    dtypes = sorted({x.dtype for x in leaves}, key=str)
+    form = jax.tree.structure(state.replace(h=None, stopped=None))
+
+    def by_dtype(state: TrainState) -> list[dict[int, Array]]:
+        leaves = jax.tree.leaves(state.replace(h=None, stopped=None))
+        dtypes = sorted({x.dtype for x in leaves}, key=str)
+        return [{n: x for n, x in enumerate(leaves) if x.dtype == dtype} for dtype in dtypes]
 
     def pack(state: TrainState) -> list[Array]:
-        now = jax.tree.leaves(state.replace(h=None, stopped=None))
-        return [jnp.concatenate([x.ravel() for x in now if x.dtype == dtype]) for dtype in dtypes]
+        return [ravel_pytree(alike)[0] for alike in by_dtype(state)]
+
+    backs = [ravel_pytree(alike)[1] for alike in by_dtype(state)]
 
     def unpack(vectors: list[Array]) -> TrainState:
-        unpacked: list[Array | None] = [None] * len(leaves)
-        for dtype, vector in zip(dtypes, vectors, strict=True):
-            places = [place for place, x in enumerate(leaves) if x.dtype == dtype]
-            ends = itertools.accumulate(leaves[place].size for place in places)
-            for place, part in zip(places, jnp.split(vector, list(ends)[:-1]), strict=True):
-                unpacked[place] = part.reshape(leaves[place].shape)
-        return jax.tree.unflatten(form, unpacked).replace(**fixed)
+        leaves = {n: x for back, vector in zip(backs, vectors, strict=True) for n, x in back(vector).items()}
+        return jax.tree.unflatten(form, [leaves[n] for n in range(len(leaves))]).replace(**fixed)
 
     return pack, unpack

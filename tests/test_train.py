@@ -103,7 +103,7 @@ def test_sums_add_up_over_steps_and_restart_with_the_epoch(
 def test_the_average_of_the_weights_follows_its_formula(
     vary: Vary, small: data.Dataset, batch_of: BatchOf
 ) -> None:
-    """Its decay is 1/10, 2/11 and 3/12 after three steps, then the one that is set."""
+    """Its decay is 1/10, 2/11 and 3/12 in three steps, then the one that is set."""
     decay = np.float32(0.28)
     state = train.init_state(vary(model=TINY, train={"average_decay": float(decay)}), small)
     want = jax.tree.map(np.float64, jax.device_get(state.params))

@@ -191,8 +191,8 @@ def clock(seconds: float) -> str:
 
 
 def counted(number: int, unit: str) -> str:
-    """A number of things in words: '1 seed', '8 seeds'."""
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+    """A number of things in words: '1 seed', '8 seeds', '2 processes'."""
+    return f"{number:,} {unit}{'' if number == 1 else 'es' if unit.endswith('s') else 's'}"
 
 
 def _cell(name: str, value: float | int | None, show: Callable[[str, float | None], str]) -> str:

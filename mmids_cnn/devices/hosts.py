@@ -222,7 +222,7 @@ def found(group: Group) -> Group:
             "--coordinator: expected a cluster that says where process 0 listens, found several processes "
             "and no address; give each --coordinator=HOST:PORT, --processes and its own --process"
         )
-    # JAX gives each task one device, the whole machine's also to a single one.
+    # JAX gives each task one device, even where one has the machine to itself.
     return Group(coordinator, processes, process, tuple(devices) if devices and _shares_a_machine() else None)
 
 

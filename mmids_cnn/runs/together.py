@@ -11,7 +11,7 @@ import jax
 from mmids_cnn import config as config_lib
 from mmids_cnn import data, loop
 from mmids_cnn.console import command, signals
-from mmids_cnn.console.terminal import Terminal
+from mmids_cnn.console.terminal import Terminal, counted
 from mmids_cnn.devices import device, hosts, meeting, programs
 from mmids_cnn.errors import ConfigError, FaultError, UserError
 from mmids_cnn.runs import provenance
@@ -38,8 +38,7 @@ def joined(group: hosts.Group, terminal: Terminal) -> Iterator[bool]:
     """
     group = hosts.found(group)
     if group.process == 0:
-        awaited = "1 other process" if group.processes == 2 else f"{group.processes - 1:,} other processes"
-        terminal.note(f"waiting at {group.coordinator} for {awaited}")
+        terminal.note(f"waiting at {group.coordinator} for {counted(group.processes - 1, 'other process')}")
     late = threading.Timer(_LATE_SECONDS, command.warn, [_waits(group)])
     late.daemon = True
     if group.process:

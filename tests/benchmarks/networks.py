@@ -1,4 +1,4 @@
-"""Times each network beside the same one in PyTorch, a whole recipe beside the same one there, augmentation.
+"""Times each network beside the same one in PyTorch, whole recipes beside the same ones there, augmentation.
 
     python tests/benchmarks/networks.py                       # writes records/networks_cpu.json
     python tests/benchmarks/networks.py --only=augmentation   # one part; the record keeps the others

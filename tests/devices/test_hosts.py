@@ -93,16 +93,9 @@ def test_a_cluster_that_does_not_say_where(monkeypatch: pytest.MonkeyPatch) -> N
 def test_processes_on_one_machine_take_an_accelerator_each(
     tasks: str, devices: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {
-        "NTASKS": "2",
-        "PROCID": "1",
-        "STEP_NODELIST": "a",
-        "JOB_ID": "7",
-        "LOCALID": "1",
-    }.items():
+    slurm = {"NTASKS": "2", "PROCID": "1", "STEP_NODELIST": "a", "JOB_ID": "7", "LOCALID": "1"}
+    for name, value in (slurm | {"STEP_TASKS_PER_NODE": tasks}).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
     found = hosts.found(hosts.group(None, None, None) or Group("", 1, 0))
     assert (found.processes, found.process, found.local_devices) == (2, 1, devices)
 

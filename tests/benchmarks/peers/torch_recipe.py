@@ -40,15 +40,11 @@ def train(config: dict[str, Any], arrays: Path) -> float:
     data, model = load(arrays, 60_000), make(config["model"])
     settings, smoothing = config["optimizer"], config["train"]["label_smoothing"]
     betas = settings["b1"], settings["b2"]
-    decays = settings["weight_decay"] if settings["name"] == "adamw" else 0.0
-    parameters = [
-        {
-            "params": [x for x in model.parameters() if (x.ndim > 1) == kernels],
-            "weight_decay": decays * kernels,
-        }
-        for kernels in (True, False)
+    groups = [
+        {"params": [x for x in model.parameters() if x.ndim > 1], "weight_decay": settings["weight_decay"]},
+        {"params": [x for x in model.parameters() if x.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(parameters, lr=settings["learning_rate"], betas=betas, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=settings["learning_rate"], betas=betas, fused=True)
     steps = config["num_epochs"] * math.ceil(60_000 / config["batch_size"])
     warm = settings["warmup_fraction"] * steps
 
